@@ -1,0 +1,2 @@
+//! highwater
+fn main() {}

@@ -1,0 +1,62 @@
+//! Every limit of the core and the server, in one place. Sizes are in bytes unless the name says otherwise.
+
+/// Longest peer id, storage id or session id.
+pub const ID_BYTES_MAX: usize = 256;
+/// Longest name of a message type or a key in a message; a longer key is skipped unread.
+pub const PROTOCOL_VERSIONS_MAX: usize = 16;
+/// Largest WebSocket message taken in or sent. Stock clients send a whole document as one frame, and the `ws` package on
+/// Node takes at most this much by default.
+pub const FRAME_BYTES_MAX: usize = 100 << 20;
+/// Largest single change, as received and after inflating.
+pub const CHANGE_BYTES_MAX: usize = 32 << 20;
+/// Largest size that the changes of one whole-document chunk, or one bundle, may have together after unpacking.
+pub const UNPACKED_BYTES_MAX: usize = 1 << 30;
+/// Changes in one sync message.
+pub const MESSAGE_CHANGES_MAX: usize = 2_000_000;
+/// Hashes in one list of a sync message (heads, need, last_sync).
+pub const MESSAGE_HASHES_MAX: usize = 100_000;
+/// `have` entries in one sync message; stock peers send one.
+pub const MESSAGE_HAVES_MAX: usize = 16;
+/// Probes per hash of a Bloom filter; stock peers use 7.
+pub const BLOOM_PROBES_MAX: u32 = 32;
+/// Dependencies of one change.
+pub const CHANGE_DEPS_MAX: usize = 10_000;
+/// Largest operation counter: stock automerge keeps counters in 32 bits.
+pub const OP_COUNTER_MAX: u64 = u32::MAX as u64;
+/// Changes of one document.
+pub const DOCUMENT_CHANGES_MAX: usize = 50_000_000;
+/// Changes of one document that wait for dependencies.
+pub const ORPHANS_MAX: usize = 10_000;
+/// Size of all changes of one document that wait for dependencies.
+pub const ORPHAN_BYTES_MAX: usize = 64 << 20;
+/// Refused hashes that a document remembers (the store keeps them all).
+pub const REJECTED_MAX: usize = 10_000;
+/// Refused changes that are stored per document; later ones are still refused, but their bytes are not kept.
+pub const QUARANTINE_MAX: usize = 1_000;
+/// Size of the changes in one outgoing sync message; a longer stretch is sent in several, each after an answer.
+pub const SEND_CHANGES_BYTES_MAX: usize = 16 << 20;
+/// Changes sent to a peer that it has not answered, beyond which new heads alone do not start another message.
+pub const UNANSWERED_CHANGES_MAX: usize = 4_096;
+/// Sync messages with at most this many bytes of changes are unpacked at once; longer ones on the blocking pool.
+pub const UNPACK_INLINE_BYTES_MAX: usize = 64 << 10;
+/// Messages of one peer on one document that wait behind one that is being committed.
+pub const PEER_INBOX_MAX: usize = 1_024;
+/// Documents that one connection may have open.
+pub const CONNECTION_DOCUMENTS_MAX: usize = 10_000;
+/// Storage ids whose heads one connection may follow.
+pub const SUBSCRIPTIONS_MAX: usize = 1_024;
+/// Storage ids whose heads are remembered per document.
+pub const REMOTE_STORAGES_MAX: usize = 256;
+/// Heads taken from one entry of a `remote-heads-changed` message.
+pub const REMOTE_HEADS_MAX: usize = 1_024;
+/// Largest ephemeral message.
+pub const EPHEMERAL_BYTES_MAX: usize = 1 << 20;
+
+const _: () = {
+    assert!(CHANGE_BYTES_MAX <= FRAME_BYTES_MAX);
+    assert!(SEND_CHANGES_BYTES_MAX + CHANGE_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(EPHEMERAL_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(UNPACK_INLINE_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(ORPHAN_BYTES_MAX >= CHANGE_BYTES_MAX);
+    assert!(DOCUMENT_CHANGES_MAX < u32::MAX as usize);
+};
