@@ -1,6 +1,12 @@
-//! Highwater's core.
+//! Highwater's core: the protocol, the history graph and the sync state machine of an Automerge sync server, without any I/O.
+//!
+//! Nothing here reads a clock, a file, a socket, the environment or a random source. Whoever drives it passes in what was received
+//! and what became durable (`handle_*`), and carries out what it asks for (`poll_*`).
+
 pub mod id;
 pub mod limits;
 mod record;
+pub mod wire;
+
 pub use id::{ActorId, ChangeHash, DocumentId, PeerId, SessionId, StorageId};
 pub use record::Record;
