@@ -6,6 +6,7 @@
 pub mod id;
 pub mod limits;
 mod record;
+pub mod sync;
 pub mod wire;
 
 pub use id::{ActorId, ChangeHash, DocumentId, PeerId, SessionId, StorageId};
