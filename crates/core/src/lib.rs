@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, a file, a socket, the environment or a random source. Whoever drives it passes in what was received
 //! and what became durable (`handle_*`), and carries out what it asks for (`poll_*`).
 
+pub mod change;
 pub mod id;
 pub mod limits;
 mod record;

@@ -11,6 +11,10 @@ pub const FRAME_BYTES_MAX: usize = 100 << 20;
 pub const CHANGE_BYTES_MAX: usize = 32 << 20;
 /// Largest size that the changes of one whole-document chunk, or one bundle, may have together after unpacking.
 pub const UNPACKED_BYTES_MAX: usize = 1 << 30;
+/// Operations in one change.
+pub const CHANGE_OPS_MAX: u64 = 10_000_000;
+/// Operations in one whole-document chunk or one bundle.
+pub const UNPACKED_OPS_MAX: u64 = 100_000_000;
 /// Changes in one sync message.
 pub const MESSAGE_CHANGES_MAX: usize = 2_000_000;
 /// Hashes in one list of a sync message (heads, need, last_sync).

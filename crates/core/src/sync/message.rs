@@ -274,6 +274,25 @@ impl Reader {
         Err(MessageError::Number)
     }
 
+    pub(crate) fn signed_leb128(&mut self) -> Result<i64> {
+        let (mut value, mut shift) = (0i64, 0);
+        loop {
+            let byte = self.u8()?;
+            if shift == 63 && byte != 0 && byte != 0x7f {
+                return Err(MessageError::Number);
+            }
+            value |= i64::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                let is_negative = byte & 0x40 != 0;
+                return Ok(if is_negative && shift < 64 { value | -1 << shift } else { value });
+            }
+            if shift > 63 {
+                return Err(MessageError::Number);
+            }
+        }
+    }
+
     pub(crate) fn leb128_u32(&mut self) -> Result<u32> {
         u32::try_from(self.leb128()?).map_err(|_| MessageError::Number)
     }

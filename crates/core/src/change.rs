@@ -1,0 +1,199 @@
+//! Changes as they arrive: chunks are taken apart, checked, and turned into the few facts that the history needs.
+//!
+//! The formats are those of the Automerge binary format (<https://automerge.org/automerge-binary-format-spec/>): a chunk is the magic bytes, four bytes of
+//! checksum, a type, a length and that much data; its hash is the SHA-256 of type, length and data.
+
+mod chunk;
+mod columns;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use automerge::{Automerge, Bundle, LoadOptions, OnPartialLoad, VerificationMode};
+use bytes::Bytes;
+
+use crate::id::{ActorId, ChangeHash};
+use crate::limits::{
+    CHANGE_BYTES_MAX, CHANGE_DEPS_MAX, ID_BYTES_MAX, OP_COUNTER_MAX, UNPACK_INLINE_BYTES_MAX,
+};
+
+pub use chunk::ChunkError;
+use chunk::{Chunk, ChunkKind};
+
+/// Operations in one change that is checked without handing it to the blocking pool.
+const INLINE_OPS_MAX: u64 = 10_000;
+
+/// A change that is well-formed by itself: its checksum is right, its columns decode, its numbers are within the limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// SHA-256 over the uncompressed change.
+    pub hash: ChangeHash,
+    /// The changes that this one was made on top of.
+    pub deps: Vec<ChangeHash>,
+    /// Who made it.
+    pub actor: ActorId,
+    /// Counts the actor's changes from 1.
+    pub seq: u64,
+    /// The counter of its first operation, at least 1.
+    pub start_op: u64,
+    /// How many operations it has.
+    pub ops: u64,
+    /// The chunk, as received.
+    pub bytes: Bytes,
+}
+
+impl Change {
+    /// Reads one change chunk, compressed or not, and checks it.
+    pub fn parse(bytes: Bytes) -> Result<Self, ChunkError> {
+        let mut rest = bytes;
+        let chunk = Chunk::take(&mut rest)?;
+        if !rest.is_empty() {
+            return Err(ChunkError::Trailing);
+        }
+        Self::from_chunk(&chunk)
+    }
+
+    /// The counter of the last operation; of a change without operations, that before the first.
+    pub fn max_op(&self) -> u64 {
+        self.start_op + self.ops - 1
+    }
+
+    fn from_chunk(chunk: &Chunk) -> Result<Self, ChunkError> {
+        if chunk.bytes.len() > CHANGE_BYTES_MAX {
+            return Err(ChunkError::TooLarge { what: "change", max: CHANGE_BYTES_MAX });
+        }
+        match chunk.kind {
+            ChunkKind::Change => Self::from_plain(&chunk.bytes, chunk),
+            ChunkKind::Compressed => {
+                let plain = chunk.inflate(CHANGE_BYTES_MAX)?;
+                let inner = Chunk::take(&mut plain.clone())?;
+                Self::from_plain(&plain, &inner).map(|change| Self { bytes: owned(&chunk.bytes), ..change })
+            }
+            ChunkKind::Document | ChunkKind::Bundle => Err(ChunkError::NotAChange),
+        }
+    }
+
+    fn from_plain(bytes: &Bytes, chunk: &Chunk) -> Result<Self, ChunkError> {
+        columns::check_change(&chunk.data)?;
+        let parsed = guarded(|| automerge::Change::try_from(&bytes[..]).map_err(malformed))?;
+        if parsed.hash().0[..4] != chunk.checksum {
+            return Err(ChunkError::Checksum);
+        }
+        Self::from_parsed(&parsed, owned(bytes))
+    }
+
+    fn from_parsed(parsed: &automerge::Change, bytes: Bytes) -> Result<Self, ChunkError> {
+        let (start_op, ops) = (parsed.start_op().get(), parsed.len() as u64);
+        if start_op.saturating_add(ops) > OP_COUNTER_MAX {
+            return Err(ChunkError::TooLarge { what: "operation counter", max: OP_COUNTER_MAX as usize });
+        }
+        let deps = parsed.deps();
+        if deps.len() > CHANGE_DEPS_MAX {
+            return Err(ChunkError::TooLarge { what: "list of dependencies", max: CHANGE_DEPS_MAX });
+        }
+        if !deps.is_sorted_by(|a, b| a < b) {
+            return Err(ChunkError::Malformed("dependencies are not in order, or twice there".to_owned()));
+        }
+        if parsed.seq() == 0 {
+            return Err(ChunkError::Malformed("sequence number 0".to_owned()));
+        }
+        if parsed.actors().any(|actor| actor.to_bytes().is_empty() || actor.to_bytes().len() > ID_BYTES_MAX) {
+            return Err(ChunkError::TooLarge { what: "actor id", max: ID_BYTES_MAX });
+        }
+        Ok(Self {
+            hash: parsed.hash(),
+            deps: deps.to_vec(),
+            actor: parsed.actor_id().clone(),
+            seq: parsed.seq(),
+            start_op,
+            ops,
+            bytes,
+        })
+    }
+}
+
+/// The changes in the chunks of a sync message, in order.
+///
+/// Costs microseconds for a change and, for a document chunk, as much as loading it with `automerge`: off the hot path
+/// unless [`is_cheap`] says otherwise.
+pub fn unpack(blobs: &[Bytes]) -> Result<Vec<Change>, ChunkError> {
+    let mut changes = Vec::new();
+    for blob in blobs {
+        let mut rest = blob.clone();
+        while !rest.is_empty() {
+            let chunk = Chunk::take(&mut rest)?;
+            match chunk.kind {
+                ChunkKind::Change | ChunkKind::Compressed => changes.push(Change::from_chunk(&chunk)?),
+                ChunkKind::Document => unpack_document(&chunk, &mut changes)?,
+                ChunkKind::Bundle => unpack_bundle(&chunk, &mut changes)?,
+            }
+        }
+    }
+    Ok(changes)
+}
+
+/// Whether [`unpack`] takes no longer than a task may hold its thread: a few plain changes.
+pub fn is_cheap(blobs: &[Bytes]) -> bool {
+    let mut budget = UNPACK_INLINE_BYTES_MAX;
+    let mut ops = 0;
+    for blob in blobs {
+        let mut rest = blob.clone();
+        while !rest.is_empty() {
+            // What is malformed is found out soon enough.
+            let Ok(chunk) = Chunk::take(&mut rest) else { return true };
+            ops += columns::change_ops(&chunk.data).unwrap_or(0);
+            if chunk.kind != ChunkKind::Change || chunk.bytes.len() > budget || ops > INLINE_OPS_MAX {
+                return false;
+            }
+            budget -= chunk.bytes.len();
+        }
+    }
+    true
+}
+
+fn unpack_document(chunk: &Chunk, changes: &mut Vec<Change>) -> Result<(), ChunkError> {
+    columns::check_document(&chunk.data)?;
+    let parsed = guarded(|| {
+        let options = LoadOptions::new()
+            .on_partial_load(OnPartialLoad::Error)
+            .verification_mode(VerificationMode::Check);
+        let document = Automerge::load_with_options(&chunk.bytes, options).map_err(malformed)?;
+        Ok(document.get_changes(&[]))
+    })?;
+    collect(&parsed, changes)
+}
+
+fn unpack_bundle(chunk: &Chunk, changes: &mut Vec<Change>) -> Result<(), ChunkError> {
+    columns::check_bundle(&chunk.data)?;
+    if !chunk.checksum_is_right() {
+        return Err(ChunkError::Checksum);
+    }
+    let parsed =
+        guarded(|| Bundle::try_from(&chunk.bytes[..]).map_err(malformed)?.to_changes().map_err(malformed))?;
+    collect(&parsed, changes)
+}
+
+fn collect(parsed: &[automerge::Change], changes: &mut Vec<Change>) -> Result<(), ChunkError> {
+    changes.reserve(parsed.len());
+    for change in parsed {
+        changes.push(Change::from_parsed(change, Bytes::copy_from_slice(change.raw_bytes()))?);
+    }
+    Ok(())
+}
+
+fn malformed(error: impl std::fmt::Display) -> ChunkError {
+    ChunkError::Malformed(error.to_string())
+}
+
+/// A slice of a frame keeps the whole frame alive; a copy of the part that stays does not.
+fn owned(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
+/// Runs the `automerge` crate's parsers, which have had panics on hostile input.
+fn guarded<T>(parse: impl FnOnce() -> Result<T, ChunkError>) -> Result<T, ChunkError> {
+    catch_unwind(AssertUnwindSafe(parse))
+        .unwrap_or_else(|_| Err(ChunkError::Malformed("automerge cannot read it (it panicked)".to_owned())))
+}
+
+#[cfg(test)]
+mod tests;
