@@ -4,11 +4,16 @@
 //! and what became durable (`handle_*`), and carries out what it asks for (`poll_*`).
 
 pub mod change;
+pub mod document;
+mod history;
 pub mod id;
 pub mod limits;
 mod record;
+mod session;
 pub mod sync;
 pub mod wire;
 
+pub use document::Document;
 pub use id::{ActorId, ChangeHash, DocumentId, PeerId, SessionId, StorageId};
 pub use record::Record;
+pub use session::{CloseReason, Input, Session};

@@ -2,6 +2,7 @@
 
 mod bloom;
 pub(crate) mod message;
+pub(crate) mod state;
 
 pub use bloom::BloomFilter;
 pub use message::{Flags, Have, Message, MessageError, Version};

@@ -1,0 +1,641 @@
+//! One document: its history, the peers that have it open, and what is on its way to disk.
+//!
+//! # How to drive it
+//!
+//! Methods fall into three kinds. `handle_*` pass in what happened: a message, an unpacked upload, an append that became durable.
+//! [`attach`](Document::attach) and [`detach`](Document::detach) say who takes part. [`poll_effect`](Document::poll_effect) says what to do; call it until it returns `None`, after any
+//! number of the others: the more were passed in before, the fewer messages go out.
+//!
+//! # The promise
+//!
+//! A received change is judged, *staged* in the history and handed out as [`Effect::Append`]. Everything that is ever said to a peer is generated from the
+//! part of the history that is durable, and only [`handle_appended`](Document::handle_appended) makes it longer. So nothing that a power cut could take back can be
+//! acknowledged, named or passed on.
+
+mod orphans;
+mod remote_heads;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::change::{self, Change, ChunkError};
+use crate::history::{History, Index, Verdict};
+use crate::id::{ChangeHash, DocumentId, PeerId, StorageId};
+use crate::limits::{ORPHAN_BYTES_MAX, ORPHANS_MAX, PEER_INBOX_MAX, QUARANTINE_MAX, REJECTED_MAX};
+use crate::record::Record;
+use crate::sync::message::MessageError;
+use crate::sync::state::State;
+use crate::sync::{self};
+use crate::wire::{Ephemeral, Rejection, RemoteHeads};
+
+use orphans::Orphans;
+use remote_heads::RemoteHeadsBook;
+
+pub use crate::history::Refusal;
+
+/// Names one connection. Unlike a peer id it is chosen by the driver and never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Names one append of a document; they count up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppendId(u64);
+
+/// Who takes part in a document.
+#[derive(Debug, Clone)]
+pub struct PeerInfo {
+    /// The peer's id, as it is written into the quarantine.
+    pub peer: PeerId,
+    /// Whether changes are taken from the peer.
+    pub may_write: bool,
+    /// The storage behind the peer, if it has one that lasts.
+    pub storage: Option<StorageId>,
+    /// The storages whose heads the peer wants to hear of.
+    pub subscriptions: BTreeSet<StorageId>,
+}
+
+/// What the driver must do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Make these records durable, then call [`Document::handle_appended`]; or [`Document::handle_append_failed`].
+    Append {
+        /// To be passed back.
+        id: AppendId,
+        /// What to store.
+        records: Vec<Record>,
+    },
+    /// Call [`change::unpack`] where it does not hold up others, then [`Document::handle_unpacked`].
+    Unpack {
+        /// Whose message it is.
+        connection: ConnectionId,
+        /// The chunks.
+        chunks: Vec<Bytes>,
+    },
+    /// Tell a peer something.
+    Send {
+        /// Whom.
+        connection: ConnectionId,
+        /// What.
+        outgoing: Outgoing,
+    },
+    /// Close a connection. The document has forgotten it.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+        /// Why.
+        fault: PeerFault,
+    },
+}
+
+/// What a document has to say to a peer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outgoing {
+    /// A sync message.
+    Sync(sync::Message),
+    /// The document does not exist here.
+    Unavailable,
+    /// An ephemeral message of another peer.
+    Ephemeral {
+        /// Who sent it.
+        sender: PeerId,
+        /// The message.
+        ephemeral: Ephemeral,
+    },
+    /// What other storages have.
+    RemoteHeads(Vec<RemoteHeads>),
+    /// Changes of this peer that were refused for good.
+    Rejected(Vec<Rejection>),
+}
+
+/// What a peer did wrong. The connection is closed, so that both sides start again from what they know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerFault {
+    /// A message that is none.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// A message with changes that are none.
+    #[error("changes in a sync message: {0}")]
+    Chunk(#[from] ChunkError),
+    /// Too many messages while one was being stored.
+    #[error("more than {PEER_INBOX_MAX} messages on one document without waiting for an answer")]
+    Flood,
+    /// Too many changes whose dependencies are missing.
+    #[error(
+        "the document has too many changes with missing dependencies (at most {ORPHANS_MAX} of {ORPHAN_BYTES_MAX} bytes)"
+    )]
+    TooManyOrphans,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Document {
+    id: DocumentId,
+    history: History,
+    orphans: Orphans,
+    /// Refused changes, with the reason.
+    rejected: HashMap<ChangeHash, String>,
+    quarantined: usize,
+    /// In order of their connections, so that the same inputs give the same effects.
+    peers: BTreeMap<ConnectionId, Peer>,
+    /// On their way to disk, oldest first.
+    appends: VecDeque<Append>,
+    next_append: u64,
+    effects: VecDeque<Effect>,
+    /// Peers to whom there may be something to say.
+    stale: BTreeSet<ConnectionId>,
+    /// Peers that asked whether the document exists and have no answer yet.
+    waiting: BTreeSet<ConnectionId>,
+    remote_heads: RemoteHeadsBook,
+    now_ms: f64,
+}
+
+#[derive(Debug)]
+struct Append {
+    id: AppendId,
+    /// How long the history is once this is durable.
+    history_len: Index,
+}
+
+#[derive(Debug)]
+struct Peer {
+    info: PeerInfo,
+    state: State,
+    /// A message whose changes are not durable yet. Later messages of this peer wait.
+    busy: Option<Busy>,
+    inbox: VecDeque<sync::Message>,
+}
+
+#[derive(Debug)]
+enum Busy {
+    Unpacking(sync::Message),
+    Appending(AppendId, sync::Message),
+}
+
+/// What one message adds to the store, and what is to be said about it at once.
+#[derive(Default)]
+struct Intake {
+    records: Vec<Record>,
+    rejections: Vec<Rejection>,
+    /// The changes come from the store: limits were checked when they were taken in.
+    is_restore: bool,
+}
+
+impl Document {
+    /// A document without changes, that nobody has open.
+    pub fn new(id: DocumentId) -> Self {
+        Self {
+            id,
+            history: History::default(),
+            orphans: Orphans::default(),
+            rejected: HashMap::new(),
+            quarantined: 0,
+            peers: BTreeMap::new(),
+            appends: VecDeque::new(),
+            next_append: 0,
+            effects: VecDeque::new(),
+            stale: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            remote_heads: RemoteHeadsBook::default(),
+            now_ms: 0.0,
+        }
+    }
+
+    /// A document from what a store holds: the change chunks in the order in which they became durable, and the hashes of refused changes with the reasons.
+    ///
+    /// Fails with the place of the first chunk that does not read. Costs a few microseconds per change.
+    pub fn restore(
+        id: DocumentId,
+        changes: impl IntoIterator<Item = Bytes>,
+        quarantined: impl IntoIterator<Item = (ChangeHash, String)>,
+    ) -> Result<Self, (usize, ChunkError)> {
+        let mut document = Self::new(id);
+        document.rejected.extend(quarantined);
+        document.quarantined = document.rejected.len();
+        let mut ignored = Intake { is_restore: true, ..Intake::default() };
+        for (place, bytes) in changes.into_iter().enumerate() {
+            let change = Change::parse(bytes).map_err(|error| (place, error))?;
+            document.accept(change, "", &mut ignored);
+        }
+        document.history.make_durable(document.history.staged_len());
+        Ok(document)
+    }
+
+    /// Which document this is.
+    pub fn id(&self) -> DocumentId {
+        self.id
+    }
+
+    /// The durable changes that no durable change depends on, sorted.
+    pub fn heads(&self) -> &[ChangeHash] {
+        self.history.heads()
+    }
+
+    /// How many changes are durable, those without their dependencies not counted.
+    pub fn len(&self) -> usize {
+        self.history.len() as usize
+    }
+
+    /// Whether there is no durable change.
+    pub fn is_empty(&self) -> bool {
+        self.history.is_empty()
+    }
+
+    /// Whether the change is durable and part of the document. One look-up, however long the history is.
+    pub fn contains(&self, hash: &ChangeHash) -> bool {
+        self.history.contains(hash)
+    }
+
+    /// How many changes wait for dependencies.
+    pub fn orphan_count(&self) -> usize {
+        self.orphans.len()
+    }
+
+    /// The refused changes that are remembered, with the reasons.
+    pub fn rejected(&self) -> impl Iterator<Item = (&ChangeHash, &str)> {
+        self.rejected.iter().map(|(hash, reason)| (hash, reason.as_str()))
+    }
+
+    /// Whether nobody has the document open and nothing is on its way to disk.
+    pub fn is_idle(&self) -> bool {
+        self.peers.is_empty() && self.appends.is_empty()
+    }
+
+    /// How many appends are on their way to disk.
+    pub fn appends_in_flight(&self) -> usize {
+        self.appends.len()
+    }
+
+    /// The time that counts for all that follows, in milliseconds since 1970. Only ever passed on to peers.
+    pub fn set_time(&mut self, now_ms: f64) {
+        self.now_ms = now_ms;
+    }
+
+    /// A peer opens the document. A connection that is attached already starts afresh.
+    pub fn attach(&mut self, connection: ConnectionId, info: PeerInfo) {
+        self.detach(connection);
+        let state = State::new(!info.may_write);
+        let known = self.remote_heads.known_to(&info.subscriptions, &self.history);
+        self.peers.insert(connection, Peer { info, state, busy: None, inbox: VecDeque::new() });
+        self.send_remote_heads(connection, known);
+    }
+
+    /// A peer is gone. What it sent and is on its way to disk stays on its way.
+    pub fn detach(&mut self, connection: ConnectionId) {
+        if self.peers.remove(&connection).is_some() {
+            self.stale.remove(&connection);
+            self.waiting.remove(&connection);
+        }
+    }
+
+    /// Whether the connection has the document open.
+    pub fn is_attached(&self, connection: ConnectionId) -> bool {
+        self.peers.contains_key(&connection)
+    }
+
+    /// A `sync` or `request` message of an attached peer; `data` is the sync message.
+    ///
+    /// On an error the driver closes the connection and detaches it.
+    pub fn handle_sync(
+        &mut self,
+        connection: ConnectionId,
+        data: Bytes,
+        is_request: bool,
+    ) -> Result<(), PeerFault> {
+        let message = sync::Message::decode(data)?;
+        let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
+        if is_request {
+            self.waiting.insert(connection);
+        }
+        if peer.busy.is_some() {
+            if peer.inbox.len() >= PEER_INBOX_MAX {
+                return Err(PeerFault::Flood);
+            }
+            peer.inbox.push_back(message);
+            return Ok(());
+        }
+        self.take_message(connection, message)
+    }
+
+    /// The changes of an [`Effect::Unpack`].
+    pub fn handle_unpacked(&mut self, connection: ConnectionId, unpacked: Result<Vec<Change>, ChunkError>) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        // A connection that joined again meanwhile is not the one that sent this.
+        let Some(Busy::Unpacking(message)) = peer.busy.take_if(|busy| matches!(busy, Busy::Unpacking(_)))
+        else {
+            return;
+        };
+        let taken = match unpacked {
+            Ok(changes) => self.take_changes(connection, message, changes),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(fault) = taken.and_then(|()| self.take_inbox(connection)) {
+            self.close(connection, fault);
+        }
+    }
+
+    /// The records of an append are durable. Appends end in the order in which they were asked for.
+    pub fn handle_appended(&mut self, id: AppendId) {
+        debug_assert_eq!(self.appends.front().map(|append| append.id), Some(id), "appends end in order");
+        let Some(append) = self.appends.pop_front() else { return };
+        self.history.make_durable(append.history_len);
+        for (connection, peer) in &mut self.peers {
+            peer.state.update_ground(&self.history);
+            self.stale.insert(*connection);
+        }
+        self.announce_remote_heads();
+        let sender =
+            self.peers.iter().find(|(_, peer)| matches!(peer.busy, Some(Busy::Appending(of, _)) if of == id));
+        if let Some(connection) = sender.map(|(connection, _)| *connection) {
+            self.finish_append(connection);
+        }
+    }
+
+    /// Whether the records of an append are durable is not known. All peers are let go: they connect again and find out from a document that was
+    /// read anew. This one is of no more use.
+    pub fn handle_append_failed(&mut self) {
+        self.effects.clear();
+        self.peers.clear();
+        self.stale.clear();
+        self.waiting.clear();
+    }
+
+    /// An ephemeral message of an attached peer: for everybody else who has the document open.
+    pub fn handle_ephemeral(&mut self, connection: ConnectionId, ephemeral: &Ephemeral) {
+        let Some(sender) = self.peers.get(&connection).map(|peer| peer.info.peer.clone()) else { return };
+        let others = self.peers.keys().filter(|other| **other != connection);
+        self.effects.extend(others.map(|other| Effect::Send {
+            connection: *other,
+            outgoing: Outgoing::Ephemeral { sender: sender.clone(), ephemeral: ephemeral.clone() },
+        }));
+    }
+
+    /// The storages that an attached peer wants to hear of from now on.
+    pub fn handle_subscriptions(&mut self, connection: ConnectionId, subscriptions: BTreeSet<StorageId>) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        let added = subscriptions.difference(&peer.info.subscriptions).cloned().collect();
+        peer.info.subscriptions = subscriptions;
+        let known = self.remote_heads.known_to(&added, &self.history);
+        self.send_remote_heads(connection, known);
+    }
+
+    /// What an attached peer heard of the heads of other storages.
+    pub fn handle_remote_heads(&mut self, connection: ConnectionId, heads: Vec<RemoteHeads>) {
+        if self.is_attached(connection) {
+            heads.into_iter().for_each(|entry| self.remote_heads.learn(Some(connection), entry));
+            self.announce_remote_heads();
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        if let Some(effect) = self.effects.pop_front() {
+            return Some(effect);
+        }
+        while let Some(connection) = self.stale.pop_first() {
+            if let Some(message) = self.generate(connection) {
+                return Some(Effect::Send { connection, outgoing: Outgoing::Sync(message) });
+            }
+        }
+        self.answer_waiting()
+    }
+
+    fn take_message(
+        &mut self,
+        connection: ConnectionId,
+        mut message: sync::Message,
+    ) -> Result<(), PeerFault> {
+        let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
+        if message.chunks.is_empty() || !peer.info.may_write {
+            self.finish_message(connection, message);
+            return Ok(());
+        }
+        if change::is_cheap(&message.chunks) {
+            let changes = change::unpack(&message.chunks)?;
+            return self.take_changes(connection, message, changes);
+        }
+        let chunks = message.chunks.clone();
+        // What is left says that there were changes, which makes the message news.
+        message.chunks.truncate(1);
+        message.chunks[0] = Bytes::new();
+        peer.busy = Some(Busy::Unpacking(message));
+        self.effects.push_back(Effect::Unpack { connection, chunks });
+        Ok(())
+    }
+
+    fn take_changes(
+        &mut self,
+        connection: ConnectionId,
+        message: sync::Message,
+        changes: Vec<Change>,
+    ) -> Result<(), PeerFault> {
+        let Some(peer) = self.peers.get(&connection) else { return Ok(()) };
+        let sender = peer.info.peer.clone();
+        let mut intake = Intake::default();
+        let mut within_limits = true;
+        for change in changes {
+            within_limits = self.accept(change, sender.as_str(), &mut intake);
+            if !within_limits {
+                break;
+            }
+        }
+        if !intake.rejections.is_empty() {
+            let outgoing = Outgoing::Rejected(intake.rejections);
+            self.effects.push_back(Effect::Send { connection, outgoing });
+        }
+        if intake.records.is_empty() {
+            self.finish_message(connection, message);
+        } else {
+            let id = self.append(intake.records);
+            if let Some(peer) = self.peers.get_mut(&connection) {
+                peer.busy = Some(Busy::Appending(id, message));
+            }
+        }
+        if within_limits { Ok(()) } else { Err(PeerFault::TooManyOrphans) }
+    }
+
+    fn append(&mut self, records: Vec<Record>) -> AppendId {
+        let id = AppendId(self.next_append);
+        self.next_append += 1;
+        self.appends.push_back(Append { id, history_len: self.history.staged_len() });
+        self.effects.push_back(Effect::Append { id, records });
+        id
+    }
+
+    /// Judges a change and adds what is to be stored. `false` if there is no room for another orphan.
+    fn accept(&mut self, change: Change, sender: &str, intake: &mut Intake) -> bool {
+        if let Some(reason) = self.rejected.get(&change.hash) {
+            intake.rejections.push(Rejection { hash: change.hash, reason: reason.clone() });
+            return true;
+        }
+        if self.orphans.contains(&change.hash) {
+            return true;
+        }
+        match self.history.judge(&change) {
+            Verdict::Known => {}
+            Verdict::Fits => {
+                intake.records.push(Record::Change { bytes: change.bytes.clone() });
+                self.stage_with_orphans(change, intake);
+            }
+            Verdict::Orphan => {
+                if !intake.is_restore && !self.orphans.has_room_for(&change) {
+                    return false;
+                }
+                intake.records.push(Record::Change { bytes: change.bytes.clone() });
+                self.orphans.insert(change, sender.to_owned(), |hash| self.history.contains_staged(hash));
+            }
+            Verdict::Refused(refusal) => self.refuse(change, refusal, sender, intake),
+        }
+        true
+    }
+
+    /// Stages a change, and then every orphan for which it was the last thing missing. Those are stored already, or are about to be.
+    fn stage_with_orphans(&mut self, change: Change, intake: &mut Intake) {
+        let mut arrived = vec![change.hash];
+        self.history.stage(change);
+        while let Some(hash) = arrived.pop() {
+            for (orphan, sender) in self.orphans.take_waiting_for(&hash) {
+                match self.history.judge(&orphan) {
+                    Verdict::Fits => {
+                        arrived.push(orphan.hash);
+                        self.history.stage(orphan);
+                    }
+                    // It waits for something else now; it was within the limits before.
+                    Verdict::Orphan => {
+                        self.orphans.insert(orphan, sender, |hash| self.history.contains_staged(hash));
+                    }
+                    Verdict::Refused(refusal) => self.refuse(orphan, refusal, &sender, intake),
+                    Verdict::Known => {}
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, change: Change, refusal: Refusal, sender: &str, intake: &mut Intake) {
+        let reason = refusal.to_string();
+        intake.rejections.push(Rejection { hash: change.hash, reason: reason.clone() });
+        if self.quarantined < QUARANTINE_MAX {
+            self.quarantined += 1;
+            let (hash, peer, bytes) = (change.hash, sender.to_owned(), change.bytes);
+            intake.records.push(Record::Quarantine { hash, reason: reason.clone(), peer, bytes });
+        }
+        if self.rejected.len() < REJECTED_MAX {
+            self.rejected.insert(change.hash, reason);
+        }
+    }
+
+    fn finish_append(&mut self, connection: ConnectionId) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        let Some(Busy::Appending(_, message)) = peer.busy.take() else { return };
+        self.finish_message(connection, message);
+        if let Err(fault) = self.take_inbox(connection) {
+            self.close(connection, fault);
+        }
+    }
+
+    /// The changes of the message are durable as far as they ever will be: now it counts.
+    fn finish_message(&mut self, connection: ConnectionId, message: sync::Message) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        peer.state.receive(&self.history, message);
+        self.stale.insert(connection);
+        if let Some(storage) = &peer.info.storage {
+            let heads = peer.state.their_heads().to_vec();
+            let entry = RemoteHeads { storage: storage.clone(), heads, timestamp: self.now_ms };
+            self.remote_heads.learn(Some(connection), entry);
+            self.announce_remote_heads();
+        }
+    }
+
+    /// Takes the messages that waited, up to the next one with changes.
+    fn take_inbox(&mut self, connection: ConnectionId) -> Result<(), PeerFault> {
+        loop {
+            let Some(peer) = self.peers.get_mut(&connection).filter(|peer| peer.busy.is_none()) else {
+                return Ok(());
+            };
+            let Some(message) = peer.inbox.pop_front() else { return Ok(()) };
+            self.take_message(connection, message)?;
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId, fault: PeerFault) {
+        self.detach(connection);
+        self.effects.push_back(Effect::Close { connection, fault });
+    }
+
+    fn generate(&mut self, connection: ConnectionId) -> Option<sync::Message> {
+        let peer = self.peers.get_mut(&connection)?;
+        // Its answer comes with the end of the append; one now would be followed by another.
+        if matches!(peer.busy, Some(Busy::Appending(..))) {
+            return None;
+        }
+        let need = missing(&self.history, &self.orphans, &self.rejected, peer.state.their_heads());
+        peer.state.generate(&self.history, need)
+    }
+
+    /// Tells those who asked that there is no such document: once nothing is on its way to disk and nobody is about to upload it.
+    fn answer_waiting(&mut self) -> Option<Effect> {
+        if self.waiting.is_empty() || self.history.has_staged() {
+            return None;
+        }
+        if !self.history.is_empty() {
+            self.waiting.clear();
+            return None;
+        }
+        let asked = self.waiting.iter().copied().find(|asked| !self.is_uploading(*asked))?;
+        self.waiting.remove(&asked);
+        Some(Effect::Send { connection: asked, outgoing: Outgoing::Unavailable })
+    }
+
+    /// Whether a peer other than `except` has changes that have not all arrived.
+    fn is_uploading(&self, except: ConnectionId) -> bool {
+        self.peers.iter().any(|(connection, peer)| {
+            let promised = peer.state.their_heads().iter().any(|head| !self.rejected.contains_key(head));
+            *connection != except && peer.info.may_write && (peer.busy.is_some() || promised)
+        })
+    }
+
+    /// Passes on what is new about other storages, as far as it is durable here.
+    fn announce_remote_heads(&mut self) {
+        for (from, entry) in self.remote_heads.take_news(&self.history) {
+            let interested = self.peers.iter().filter(|(connection, peer)| {
+                Some(**connection) != from
+                    && peer.info.subscriptions.contains(&entry.storage)
+                    && peer.info.storage.as_ref() != Some(&entry.storage)
+            });
+            self.effects.extend(interested.map(|(connection, _)| Effect::Send {
+                connection: *connection,
+                outgoing: Outgoing::RemoteHeads(vec![entry.clone()]),
+            }));
+        }
+    }
+
+    fn send_remote_heads(&mut self, connection: ConnectionId, heads: Vec<RemoteHeads>) {
+        if !heads.is_empty() {
+            self.effects.push_back(Effect::Send { connection, outgoing: Outgoing::RemoteHeads(heads) });
+        }
+    }
+}
+
+/// The changes to ask a peer for by name: those that its heads lead to and that we neither have nor wait for nor refuse.
+fn missing(
+    history: &History,
+    orphans: &Orphans,
+    rejected: &HashMap<ChangeHash, String>,
+    heads: &[ChangeHash],
+) -> Vec<ChangeHash> {
+    let mut missing = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut stack = heads.to_vec();
+    while let Some(hash) = stack.pop() {
+        if history.contains_staged(&hash) || rejected.contains_key(&hash) || !seen.insert(hash) {
+            continue;
+        }
+        match orphans.get(&hash) {
+            Some(orphan) => stack.extend(&orphan.deps),
+            None => {
+                missing.insert(hash);
+            }
+        }
+    }
+    missing.into_iter().collect()
+}

@@ -1,0 +1,433 @@
+//! The graph of a document's changes.
+//!
+//! Changes stand in the order in which they came, each after its dependencies, so the order is a topological one. The first
+//! [`len`](History::len) of them are durable; that is all anybody outside is ever told about. Behind them stand the
+//! *staged* ones, which are on their way to disk: new changes may build on them, but no answer names them.
+
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::change::Change;
+use crate::id::{ActorId, ChangeHash};
+
+/// The place of a change in the order of arrival.
+pub(crate) type Index = u32;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    nodes: Vec<Node>,
+    by_hash: HashMap<ChangeHash, Index>,
+    /// Per actor its changes, in the order of their sequence numbers, which count from 1 without a gap.
+    by_actor: HashMap<ActorId, Vec<Index>>,
+    /// How many nodes are durable.
+    durable: usize,
+    /// The durable changes that no durable change depends on, sorted.
+    heads: Arc<Vec<ChangeHash>>,
+}
+
+#[derive(Debug)]
+struct Node {
+    hash: ChangeHash,
+    deps: Deps,
+    /// The greatest counter of an operation in this change and all its ancestors.
+    max_op: u64,
+    bytes: Bytes,
+}
+
+/// Nearly all changes have one dependency.
+#[derive(Debug)]
+enum Deps {
+    One(Index),
+    Many(Box<[Index]>),
+}
+
+impl Deps {
+    fn as_slice(&self) -> &[Index] {
+        match self {
+            Self::One(index) => std::slice::from_ref(index),
+            Self::Many(all) => all,
+        }
+    }
+}
+
+/// Why a change that is well-formed by itself can never be part of this document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another change has the same actor and sequence number. Automerge refuses a document with both.
+    #[error("another change has the same actor and sequence number {seq}")]
+    DuplicateSeq {
+        /// The number.
+        seq: u64,
+    },
+    /// The actor's sequence does not continue. Automerge panics on a gap.
+    #[error("the actor's sequence number is {seq}, but {expected} comes next")]
+    SeqGap {
+        /// The number that the change has.
+        seq: u64,
+        /// The number that it should have.
+        expected: u64,
+    },
+    /// The change does not build on the actor's previous one.
+    #[error("the change does not depend on the actor's previous change")]
+    ForgotPrevious,
+    /// The operations start at or below those of an ancestor. Automerge saves such a document and can never load it again.
+    #[error("operations start at {start_op}, but ancestors have operations up to {max_op}")]
+    StartOpTooLow {
+        /// The first counter of the change.
+        start_op: u64,
+        /// The greatest counter of its ancestors.
+        max_op: u64,
+    },
+    /// The document has as many changes as a document may have.
+    #[error("the document has {} changes, the most that one may have", crate::limits::DOCUMENT_CHANGES_MAX)]
+    DocumentFull,
+}
+
+/// What the history has to say about a change that was received.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is part of the history already, durable or on its way.
+    Known,
+    /// It fits on top of what is there.
+    Fits,
+    /// Dependencies are missing.
+    Orphan,
+    /// It can never fit.
+    Refused(Refusal),
+}
+
+impl History {
+    /// How many changes are durable.
+    pub(crate) fn len(&self) -> Index {
+        self.durable as Index
+    }
+
+    /// Whether nothing is durable.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.durable == 0
+    }
+
+    /// Whether changes are on their way to disk.
+    pub(crate) fn has_staged(&self) -> bool {
+        self.durable < self.nodes.len()
+    }
+
+    /// How many changes there are with those on their way to disk.
+    pub(crate) fn staged_len(&self) -> Index {
+        self.nodes.len() as Index
+    }
+
+    /// The durable changes that no durable change depends on, sorted.
+    pub(crate) fn heads(&self) -> &Arc<Vec<ChangeHash>> {
+        &self.heads
+    }
+
+    /// Where a durable change stands.
+    pub(crate) fn index_of(&self, hash: &ChangeHash) -> Option<Index> {
+        self.by_hash.get(hash).copied().filter(|index| (*index as usize) < self.durable)
+    }
+
+    /// Whether the change is durable.
+    pub(crate) fn contains(&self, hash: &ChangeHash) -> bool {
+        self.index_of(hash).is_some()
+    }
+
+    /// Whether the change is durable or on its way to disk.
+    pub(crate) fn contains_staged(&self, hash: &ChangeHash) -> bool {
+        self.by_hash.contains_key(hash)
+    }
+
+    pub(crate) fn hash(&self, index: Index) -> &ChangeHash {
+        &self.nodes[index as usize].hash
+    }
+
+    pub(crate) fn bytes(&self, index: Index) -> &Bytes {
+        &self.nodes[index as usize].bytes
+    }
+
+    pub(crate) fn deps(&self, index: Index) -> &[Index] {
+        self.nodes[index as usize].deps.as_slice()
+    }
+
+    /// Whether and how a change fits, with the staged changes taken as there.
+    pub(crate) fn judge(&self, change: &Change) -> Verdict {
+        if self.contains_staged(&change.hash) {
+            return Verdict::Known;
+        }
+        // Before the dependencies: a second change with this number can never fit, wherever it branches off.
+        let previous = self.by_actor.get(&change.actor).map_or(&[][..], Vec::as_slice);
+        if change.seq <= previous.len() as u64 {
+            return Verdict::Refused(Refusal::DuplicateSeq { seq: change.seq });
+        }
+        let Some(deps) = self.indexes(&change.deps) else { return Verdict::Orphan };
+        match self.check(change, previous, &deps) {
+            Ok(()) => Verdict::Fits,
+            Err(refusal) => Verdict::Refused(refusal),
+        }
+    }
+
+    fn check(&self, change: &Change, previous: &[Index], deps: &[Index]) -> Result<(), Refusal> {
+        if self.nodes.len() >= crate::limits::DOCUMENT_CHANGES_MAX {
+            return Err(Refusal::DocumentFull);
+        }
+        let expected = previous.len() as u64 + 1;
+        if change.seq != expected {
+            return Err(Refusal::SeqGap { seq: change.seq, expected });
+        }
+        if previous.last().is_some_and(|previous| !self.is_ancestor_or_one_of(*previous, deps)) {
+            return Err(Refusal::ForgotPrevious);
+        }
+        let max_op = deps.iter().map(|dep| self.nodes[*dep as usize].max_op).max().unwrap_or(0);
+        if change.start_op <= max_op {
+            return Err(Refusal::StartOpTooLow { start_op: change.start_op, max_op });
+        }
+        Ok(())
+    }
+
+    /// Puts a change that [fits](Verdict::Fits) behind the others, not durable yet.
+    pub(crate) fn stage(&mut self, change: Change) {
+        let deps = self.indexes(&change.deps).expect("only changes that fit are staged");
+        let index = self.staged_len();
+        let max_op = change.max_op();
+        let deps = match deps[..] {
+            [one] => Deps::One(one),
+            _ => Deps::Many(deps.into()),
+        };
+        self.by_hash.insert(change.hash, index);
+        self.by_actor.entry(change.actor).or_default().push(index);
+        self.nodes.push(Node { hash: change.hash, deps, max_op, bytes: change.bytes });
+    }
+
+    /// Makes the first `len` changes known to all: they are durable now.
+    ///
+    /// Nobody but the document's `handle_appended`, and opening a document from what the store holds, may call this.
+    pub(crate) fn make_durable(&mut self, len: Index) {
+        let new = self.durable..(len as usize).min(self.nodes.len());
+        if new.is_empty() {
+            return;
+        }
+        let mut heads: BTreeSet<ChangeHash> = self.heads.iter().copied().collect();
+        for node in &self.nodes[new.clone()] {
+            for dep in node.deps.as_slice() {
+                heads.remove(&self.nodes[*dep as usize].hash);
+            }
+            heads.insert(node.hash);
+        }
+        self.durable = new.end;
+        self.heads = Arc::new(heads.into_iter().collect());
+    }
+
+    fn indexes(&self, hashes: &[ChangeHash]) -> Option<Vec<Index>> {
+        hashes.iter().map(|hash| self.by_hash.get(hash).copied()).collect()
+    }
+
+    /// Whether `wanted` is among `of` or an ancestor of one of them. Walks down from `of` and stops at the place of `wanted`.
+    fn is_ancestor_or_one_of(&self, wanted: Index, of: &[Index]) -> bool {
+        if of.contains(&wanted) {
+            return true;
+        }
+        let mut queue: BinaryHeap<Index> = of.iter().copied().filter(|index| *index > wanted).collect();
+        while let Some(index) = pop_all(&mut queue) {
+            for dep in self.deps(index) {
+                if *dep == wanted {
+                    return true;
+                }
+                if *dep > wanted {
+                    queue.push(*dep);
+                }
+            }
+        }
+        false
+    }
+
+    /// The durable changes that are neither in `ground`, nor ancestors of it, nor below `floor`; in order.
+    ///
+    /// Walks down from the heads and from the ground at once, latest first, and stops as soon as nothing uncovered is left to look at. So the
+    /// cost follows the answer, not the history. `floor` says that the other side has everything before that place; without it, one change on an
+    /// old branch would make the walk go down all the way to where it branched off.
+    pub(crate) fn since(&self, ground: &[Index], floor: Index) -> Vec<Index> {
+        if ground.is_empty() {
+            return (floor..self.len()).collect();
+        }
+        let mut walk = Walk::default();
+        for head in self.heads.iter() {
+            walk.push(self.by_hash[head], false, floor);
+        }
+        for index in ground {
+            walk.push(*index, true, floor);
+        }
+        let mut uncovered = Vec::new();
+        while walk.uncovered > 0 {
+            let Some((index, covered)) = walk.pop() else { break };
+            if !covered {
+                uncovered.push(index);
+            }
+            for dep in self.deps(index) {
+                walk.push(*dep, covered, floor);
+            }
+        }
+        uncovered.reverse();
+        uncovered
+    }
+}
+
+/// Takes the greatest element, and all its equals with it.
+fn pop_all(queue: &mut BinaryHeap<Index>) -> Option<Index> {
+    let index = queue.pop()?;
+    while queue.peek() == Some(&index) {
+        queue.pop();
+    }
+    Some(index)
+}
+
+/// The frontier of a walk down the graph: places with a colour each, "covered" winning over "not".
+#[derive(Default)]
+struct Walk {
+    queue: BinaryHeap<(Index, bool)>,
+    /// Entries of the queue that are not covered.
+    uncovered: usize,
+}
+
+impl Walk {
+    fn push(&mut self, index: Index, covered: bool, floor: Index) {
+        if index >= floor {
+            self.queue.push((index, covered));
+            self.uncovered += usize::from(!covered);
+        }
+    }
+
+    /// The latest place. Its covered entries come before the others, so the first one decides.
+    fn pop(&mut self) -> Option<(Index, bool)> {
+        let (index, covered) = self.queue.pop()?;
+        self.uncovered -= usize::from(!covered);
+        while let Some((_, covered)) = self.queue.peek().copied().filter(|(next, _)| *next == index) {
+            self.queue.pop();
+            self.uncovered -= usize::from(!covered);
+        }
+        Some((index, covered))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hash(n: usize) -> ChangeHash {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        ChangeHash(bytes)
+    }
+
+    /// A change of its own actor, so that only the dependencies matter.
+    fn change(n: usize, deps: &[usize], start_op: u64) -> Change {
+        Change {
+            hash: hash(n),
+            deps: deps.iter().map(|dep| hash(*dep)).collect(),
+            actor: ActorId::from(&n.to_be_bytes()[..]),
+            seq: 1,
+            start_op,
+            ops: 1,
+            bytes: Bytes::new(),
+        }
+    }
+
+    fn by(actor: u8, seq: u64, change: Change) -> Change {
+        Change { actor: ActorId::from(&[actor][..]), seq, ..change }
+    }
+
+    fn stage(history: &mut History, change: Change) {
+        assert_eq!(history.judge(&change), Verdict::Fits);
+        history.stage(change);
+    }
+
+    #[test]
+    fn staged_changes_are_known_to_nobody() {
+        let mut history = History::default();
+        stage(&mut history, change(0, &[], 1));
+        stage(&mut history, change(1, &[0], 2));
+        assert!(history.is_empty() && history.heads().is_empty() && !history.contains(&hash(0)));
+        assert!(history.since(&[], 0).is_empty());
+        assert_eq!(history.judge(&change(1, &[0], 2)), Verdict::Known);
+        history.make_durable(1);
+        assert_eq!(**history.heads(), [hash(0)]);
+        history.make_durable(2);
+        assert_eq!(**history.heads(), [hash(1)]);
+        assert_eq!(history.since(&[0], 0), [1]);
+    }
+
+    #[test]
+    fn changes_that_would_hurt_are_refused() {
+        let mut history = History::default();
+        stage(&mut history, by(1, 1, change(0, &[], 1)));
+        stage(&mut history, by(2, 1, change(1, &[0], 2)));
+        let refused = |change: Change| match history.judge(&change) {
+            Verdict::Refused(refusal) => refusal,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(by(1, 1, change(2, &[1], 3))), Refusal::DuplicateSeq { seq: 1 });
+        assert_eq!(refused(by(1, 1, change(2, &[77], 3))), Refusal::DuplicateSeq { seq: 1 });
+        assert_eq!(refused(by(1, 3, change(2, &[1], 3))), Refusal::SeqGap { seq: 3, expected: 2 });
+        assert_eq!(refused(by(2, 2, change(2, &[0], 3))), Refusal::ForgotPrevious);
+        assert_eq!(refused(by(1, 2, change(2, &[1], 2))), Refusal::StartOpTooLow { start_op: 2, max_op: 2 });
+        assert_eq!(history.judge(&by(1, 2, change(2, &[1], 3))), Verdict::Fits);
+        assert_eq!(history.judge(&by(1, 2, change(2, &[77], 3))), Verdict::Orphan);
+    }
+
+    prop_compose! {
+        /// Per change its dependencies, as distances back.
+        fn graph()(graph in proptest::collection::vec(proptest::collection::vec(1usize..12, 0..4), 1..80)) -> Vec<Vec<usize>> {
+            graph.into_iter().enumerate().map(|(n, back)| {
+                let deps: BTreeSet<usize> = back.into_iter().filter(|b| *b <= n).map(|b| n - b).collect();
+                deps.into_iter().collect()
+            }).collect()
+        }
+    }
+
+    fn ancestors(graph: &[Vec<usize>], of: &[usize]) -> HashSet<usize> {
+        let (mut seen, mut stack) = (HashSet::new(), of.to_vec());
+        while let Some(n) = stack.pop() {
+            if seen.insert(n) {
+                stack.extend(&graph[n]);
+            }
+        }
+        seen
+    }
+
+    proptest! {
+        #[test]
+        fn since_is_all_that_the_ground_does_not_cover(graph in graph(), ground: Vec<prop::sample::Index>, cut: prop::sample::Index) {
+            let mut history = History::default();
+            for (n, deps) in graph.iter().enumerate() {
+                stage(&mut history, change(n, deps, n as u64 + 1));
+            }
+            let durable = cut.index(graph.len()) + 1;
+            history.make_durable(durable as Index);
+            let ground: Vec<usize> = ground.iter().map(|i| i.index(durable)).collect();
+            let covered = ancestors(&graph, &ground);
+            let expected: Vec<Index> = (0..durable).filter(|n| !covered.contains(n)).map(|n| n as Index).collect();
+            let at: Vec<Index> = ground.iter().map(|n| *n as Index).collect();
+            prop_assert_eq!(history.since(&at, 0), expected.clone());
+            // With everything below a place known, the rest of the answer stays the same.
+            let floor = (0..durable).take_while(|n| covered.contains(n)).count() as Index;
+            prop_assert_eq!(history.since(&at, floor), expected);
+        }
+
+        #[test]
+        fn ancestry_is_found(graph in graph(), a: prop::sample::Index, b: prop::sample::Index) {
+            let mut history = History::default();
+            for (n, deps) in graph.iter().enumerate() {
+                stage(&mut history, change(n, deps, n as u64 + 1));
+            }
+            let (a, b) = (a.index(graph.len()), b.index(graph.len()));
+            let expected = ancestors(&graph, &[b]).contains(&a);
+            prop_assert_eq!(history.is_ancestor_or_one_of(a as Index, &[b as Index]), expected);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What is kept per peer and document: what the peer has, what it was sent, what it was told.
+//!
+//! The exchange is that of `automerge::sync` (after "Byzantine Eventual Consistency", Kleppmann and Howard, 2020), spoken from the graph instead of
+//! from a document. It differs in three ways, all of which stock peers cannot tell from their own behaviour:
+//!
+//! - The **ground** is all that the peer ever named, as far as we have it; it has the ancestors too. What it lacks is
+//!   what came since the ground, found by a walk that costs as much as the answer is long.
+//! - Where we know all of its heads there is nothing to filter, so its Bloom filter is not asked.
+//! - A message that would say again what the last one said, in answer to one that said nothing new, is not sent. Stock peers
+//!   would go on for ever when a change cannot be applied on one side.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::history::{History, Index};
+use crate::id::ChangeHash;
+use crate::limits::{SEND_CHANGES_BYTES_MAX, UNANSWERED_CHANGES_MAX};
+use crate::sync::{BloomFilter, Flags, Have, Message, Version};
+
+/// The state of one peer and one document, empty at the start of every connection and after every `join`.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// We do not take changes from this peer.
+    read_only: bool,
+    /// What the peer said last. `None` before its first message.
+    theirs: Option<Theirs>,
+    /// Changes that the peer has for certain, whose ancestors it has too.
+    ground: BTreeSet<Index>,
+    /// The peer has every change before this place.
+    floor: Index,
+    /// Changes that were sent and are not yet covered by the ground, in order.
+    sent: Vec<Index>,
+    /// The bytes of changes in messages that were not answered yet.
+    unanswered_bytes: usize,
+    /// What we said last. `None` before our first message.
+    ours: Option<Ours>,
+    /// A message of ours was not answered yet.
+    in_flight: bool,
+    /// The peer has said something since our last message that it had not said before.
+    has_news: bool,
+}
+
+/// What a peer said in a message, apart from changes.
+#[derive(Debug, PartialEq)]
+struct Theirs {
+    heads: Vec<ChangeHash>,
+    need: Vec<ChangeHash>,
+    have: Vec<Have>,
+    flags: Option<Flags>,
+}
+
+/// What we said in a message, apart from changes.
+#[derive(Debug, PartialEq)]
+struct Ours {
+    heads: Arc<Vec<ChangeHash>>,
+    need: Vec<ChangeHash>,
+}
+
+impl State {
+    /// The state for a peer from which changes are taken, or not.
+    pub(crate) fn new(read_only: bool) -> Self {
+        Self { read_only, ..Self::default() }
+    }
+
+    /// The heads that the peer named last.
+    pub(crate) fn their_heads(&self) -> &[ChangeHash] {
+        self.theirs.as_ref().map_or(&[], |theirs| &theirs.heads)
+    }
+
+    /// Takes in what a message says. Its changes are in the history by now, as far as they can be.
+    pub(crate) fn receive(&mut self, history: &History, message: Message) {
+        self.in_flight = false;
+        self.unanswered_bytes = 0;
+        let flags = message.flags.or(self.theirs.as_ref().and_then(|theirs| theirs.flags));
+        if message.flags.is_some_and(|flags| flags.contains(Flags::SYNC_RESET)) {
+            self.forget();
+        }
+        let carries_changes = !message.chunks.is_empty();
+        let theirs = Theirs { heads: message.heads, need: message.need, have: message.have, flags };
+        self.has_news = self.has_news || carries_changes || self.theirs.as_ref() != Some(&theirs);
+        if theirs.heads.is_empty() && !(self.ground.is_empty() && self.sent.is_empty()) {
+            self.forget();
+        }
+        self.theirs = Some(theirs);
+        self.update_ground(history);
+    }
+
+    /// The peer lost what it had, or says that it did not take what it was sent.
+    fn forget(&mut self) {
+        self.ground.clear();
+        self.floor = 0;
+        self.sent.clear();
+        self.ours = None;
+    }
+
+    /// After a message, and after changes became durable: what of all that the peer named do we have now?
+    pub(crate) fn update_ground(&mut self, history: &History) {
+        let Some(theirs) = &self.theirs else { return };
+        if theirs.heads.is_empty() {
+            return;
+        }
+        let known: Vec<Index> = theirs.heads.iter().filter_map(|head| history.index_of(head)).collect();
+        let knows_all = known.len() == theirs.heads.len();
+        if knows_all {
+            // All that it has are ancestors of its heads, so what it named before adds nothing.
+            self.ground.clear();
+        } else {
+            let last_sync = theirs.have.iter().flat_map(|have| &have.last_sync);
+            self.ground.extend(last_sync.filter_map(|hash| history.index_of(hash)));
+        }
+        self.ground.extend(known);
+        if self.covers_heads(history) {
+            self.floor = history.len();
+            self.sent.clear();
+        } else if !self.sent.is_empty() {
+            let missing = self.since(history);
+            self.sent.retain(|index| missing.binary_search(index).is_ok());
+        }
+    }
+
+    fn covers_heads(&self, history: &History) -> bool {
+        history
+            .heads()
+            .iter()
+            .all(|head| history.index_of(head).is_some_and(|index| self.ground.contains(&index)))
+    }
+
+    fn since(&self, history: &History) -> Vec<Index> {
+        let ground: Vec<Index> = self.ground.iter().copied().collect();
+        history.since(&ground, self.floor)
+    }
+
+    /// The next message for the peer, if there is anything to say. `need` are the changes to ask for by name.
+    pub(crate) fn generate(&mut self, history: &History, need: Vec<ChangeHash>) -> Option<Message> {
+        let need = if self.read_only { Vec::new() } else { need };
+        let heads = history.heads();
+        let is_told = self.ours.as_ref().is_some_and(|ours| ours.heads == *heads);
+        if self.in_flight && (is_told || self.is_congested()) {
+            return None;
+        }
+        let since = self.since(history);
+        let to_send = self.to_send(history, &since);
+        let ours = Ours { heads: heads.clone(), need };
+        if to_send.is_empty()
+            && is_told
+            && (self.agrees(heads) || !self.has_news && self.ours.as_ref() == Some(&ours))
+        {
+            return None;
+        }
+        let message = self.message(history, &ours, &since, &to_send);
+        self.unanswered_bytes += to_send.iter().map(|index| history.bytes(*index).len()).sum::<usize>();
+        self.sent.extend(to_send);
+        self.sent.sort_unstable();
+        self.ours = Some(ours);
+        self.in_flight = true;
+        self.has_news = false;
+        Some(message)
+    }
+
+    fn agrees(&self, heads: &[ChangeHash]) -> bool {
+        self.read_only || self.theirs.as_ref().is_some_and(|theirs| theirs.heads == heads)
+    }
+
+    /// The peer has so much to answer for that more would only pile up. It will answer: what it was sent changes its heads.
+    fn is_congested(&self) -> bool {
+        self.sent.len() >= UNANSWERED_CHANGES_MAX || self.unanswered_bytes >= SEND_CHANGES_BYTES_MAX
+    }
+
+    fn message(&self, history: &History, ours: &Ours, since: &[Index], to_send: &[Index]) -> Message {
+        let can_v2 = self.theirs.as_ref().is_some_and(|theirs| theirs.flags.is_some());
+        let mut flags = Flags::SUPPORTS_SYNC_RESET;
+        if self.read_only {
+            flags = flags.with(Flags::READ_ONLY);
+        }
+        Message {
+            version: if can_v2 { Version::V2 } else { Version::V1 },
+            heads: ours.heads.to_vec(),
+            have: self.have(history, &ours.need, since, to_send),
+            need: ours.need.clone(),
+            chunks: to_send.iter().map(|index| history.bytes(*index).clone()).collect(),
+            flags: Some(flags),
+        }
+    }
+
+    /// What we have, for the peer to see what we lack. Nothing, while we still ask for changes that are not its heads:
+    /// they come first, and what we have would be wrong by then.
+    fn have(&self, history: &History, need: &[ChangeHash], since: &[Index], to_send: &[Index]) -> Vec<Have> {
+        if need.iter().any(|hash| !self.their_heads().contains(hash)) {
+            return Vec::new();
+        }
+        // With this message the peer has all that we have, so our heads are common ground when it reads on, and there is nothing to list.
+        if since
+            .iter()
+            .all(|index| to_send.binary_search(index).is_ok() || self.sent.binary_search(index).is_ok())
+        {
+            return vec![Have { last_sync: history.heads().to_vec(), bloom: BloomFilter::default() }];
+        }
+        let mut last_sync: Vec<ChangeHash> = self.ground.iter().map(|index| *history.hash(*index)).collect();
+        last_sync.sort_unstable();
+        vec![Have {
+            last_sync,
+            bloom: BloomFilter::from_hashes(since.iter().map(|index| history.hash(*index))),
+        }]
+    }
+
+    /// The changes to send now, in order: as many as fit into one message.
+    fn to_send(&self, history: &History, since: &[Index]) -> Vec<Index> {
+        let Some(theirs) = &self.theirs else { return Vec::new() };
+        if theirs.flags.is_some_and(|flags| flags.contains(Flags::READ_ONLY)) {
+            return Vec::new();
+        }
+        // A peer that counts on changes which we do not have learns our heads first, and starts again from there.
+        if theirs.have.iter().flat_map(|have| &have.last_sync).any(|hash| !history.contains(hash)) {
+            return Vec::new();
+        }
+        let mut wanted: Vec<Index> = theirs.need.iter().filter_map(|hash| history.index_of(hash)).collect();
+        if !theirs.have.is_empty() {
+            wanted.extend(missing(history, theirs, since));
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.retain(|index| self.sent.binary_search(index).is_err());
+        let mut room = SEND_CHANGES_BYTES_MAX;
+        let fitting = wanted.iter().take_while(|index| {
+            let fits = room > 0;
+            room = room.saturating_sub(history.bytes(**index).len());
+            fits
+        });
+        let fitting = fitting.count();
+        wanted.truncate(fitting);
+        wanted
+    }
+}
+
+/// What the peer seems to lack: all since the ground, if we know its heads; otherwise what is not in its filters, and
+/// whatever depends on that.
+fn missing(history: &History, theirs: &Theirs, since: &[Index]) -> Vec<Index> {
+    if theirs.heads.iter().all(|head| history.contains(head)) {
+        return since.to_vec();
+    }
+    let mut missing: Vec<Index> = Vec::new();
+    for index in since {
+        let hash = history.hash(*index);
+        let has_it = theirs.have.iter().any(|have| have.bloom.may_contain(hash));
+        if !has_it || history.deps(*index).iter().any(|dep| missing.binary_search(dep).is_ok()) {
+            missing.push(*index);
+        }
+    }
+    missing
+}
