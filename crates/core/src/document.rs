@@ -261,6 +261,16 @@ impl Document {
         self.peers.is_empty() && self.appends.is_empty()
     }
 
+    /// Whether all that this connection sent is taken in: nothing of it is on its way to disk or waits. Also if it is not attached and left nothing behind.
+    pub fn is_settled(&self, connection: ConnectionId) -> bool {
+        self.peers.get(&connection).is_none_or(|peer| peer.busy.is_none() && peer.inbox.is_empty())
+    }
+
+    /// The peers that have the document open.
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.peers.keys().copied()
+    }
+
     /// How many appends are on their way to disk.
     pub fn appends_in_flight(&self) -> usize {
         self.appends.len()

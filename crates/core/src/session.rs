@@ -105,6 +105,9 @@ pub enum CloseReason {
     TooManySubscriptions,
 
     // Nobody's fault: connecting again helps.
+    /// The peer said that it leaves.
+    #[error("the client left")]
+    Left,
     /// The same peer joined on another connection.
     #[error("the same peer id joined on another connection")]
     Replaced,
@@ -137,6 +140,7 @@ impl CloseReason {
     /// The WebSocket close code. The table in `docs/protocol.md` says what a client does on each.
     pub fn close_code(&self) -> u16 {
         match self {
+            Self::Left => 1000,
             Self::TextFrame => 1003,
             Self::FrameTooLarge => 1009,
             Self::ShuttingDown => 1012,
@@ -163,7 +167,8 @@ impl CloseReason {
             | Self::JoinTimeout
             | Self::TooManyDocuments
             | Self::TooManySubscriptions => true,
-            Self::Replaced
+            Self::Left
+            | Self::Replaced
             | Self::NotReading
             | Self::PingTimeout
             | Self::TooManyConnections
@@ -186,6 +191,7 @@ impl CloseReason {
             Self::JoinTimeout => "join_timeout",
             Self::TooManyDocuments => "too_many_documents",
             Self::TooManySubscriptions => "too_many_subscriptions",
+            Self::Left => "left",
             Self::Replaced => "replaced",
             Self::NotReading => "not_reading",
             Self::PingTimeout => "ping_timeout",

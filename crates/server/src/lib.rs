@@ -1,1 +1,99 @@
-//! Highwater's server.
+//! Highwater's server, as a library.
+//!
+//! [`Server::bind`] opens the store and a socket, [`Server::run`] serves until it is told to stop, and then drains: what was received
+//! is made durable and acknowledged before the connections are closed.
+
+mod config;
+mod connection;
+mod document;
+mod http;
+mod hub;
+mod outbox;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::serve::ListenerExt;
+use highwater_storage::StoreError;
+use tokio::net::TcpListener;
+
+pub use config::Config;
+use hub::Hub;
+pub use hub::OpenStore;
+
+/// A server that listens and does not serve yet.
+pub struct Server {
+    hub: Arc<Hub>,
+    listener: TcpListener,
+}
+
+/// Why a server does not start, or did not stop as it should.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The store does not open, or failed while it was closed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Serving failed.
+    #[error("cannot go on serving: {0}")]
+    Serve(#[from] io::Error),
+}
+
+impl Server {
+    /// Opens the store, then the socket. Connections wait in the socket until [`run`](Self::run).
+    ///
+    /// `open_store` is called once now, and again whenever the store failed: nothing is acknowledged between a failure and the
+    /// store being opened and read anew.
+    pub async fn bind(config: Config, open_store: OpenStore) -> Result<Self, ServerError> {
+        let address = config.listen;
+        let hub = Hub::new(config, open_store)?;
+        let listener =
+            TcpListener::bind(address).await.map_err(|error| ServerError::Listen { address, error })?;
+        Ok(Self { hub, listener })
+    }
+
+    /// Where it listens; with the port that was chosen if 0 was asked for.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown` resolves, then drains within the configured deadline and closes the store.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
+        let Self { hub, listener } = self;
+        let deadline = hub.config().drain_deadline;
+        // Acknowledgements are small, and waiting to fill a packet would delay each.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "no TCP_NODELAY");
+            }
+        });
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = axum::serve(listener, http::router(hub.clone()))
+            .with_graceful_shutdown(async { drop(stopped.await) })
+            .into_future();
+        let serving = tokio::spawn(serving);
+        shutdown.await;
+        tracing::info!("shutting down");
+        // Stops accepting. Requests that are being answered, and connections, go on.
+        drop(stop);
+        hub.drain(deadline).await?;
+        serving.abort();
+        Ok(())
+    }
+}
+
+/// Milliseconds since 1970, by the system's clock.
+fn now_ms() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_millis() as f64)
+}

@@ -1,0 +1,40 @@
+//! What can be set.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How a server behaves. All defaults are safe; none needs to be set.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How often clients are pinged. One that lets two pings pass without a sign of life is dropped.
+    pub ping_interval: Duration,
+    /// How long a connection may take until it has joined.
+    pub join_timeout: Duration,
+    /// How long a document that nobody has open stays in memory.
+    pub idle_document_after: Duration,
+    /// How long a shutdown may take.
+    pub drain_deadline: Duration,
+    /// How many connections are taken at once.
+    pub connections_max: usize,
+    /// How many bytes may wait to be sent to one client. One that falls behind further is disconnected, and synchronises anew.
+    pub send_queue_bytes_max: usize,
+    /// How many bytes received from one client may wait to be stored before no more is read from it.
+    pub receive_queue_bytes_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 3030)),
+            ping_interval: Duration::from_secs(5),
+            join_timeout: Duration::from_secs(10),
+            idle_document_after: Duration::from_secs(30),
+            drain_deadline: Duration::from_secs(20),
+            connections_max: 50_000,
+            send_queue_bytes_max: 64 << 20,
+            receive_queue_bytes_max: 16 << 20,
+        }
+    }
+}

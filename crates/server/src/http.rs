@@ -1,0 +1,100 @@
+//! The routes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use highwater_core::limits::FRAME_BYTES_MAX;
+
+use crate::connection;
+use crate::hub::{Hub, Phase};
+
+/// Small buffers: they are allocated per connection, and nearly all connections are idle.
+const READ_BUFFER_BYTES: usize = 4 << 10;
+const WRITE_BUFFER_BYTES: usize = 4 << 10;
+/// A store that takes longer to write one row is not ready.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) fn router(hub: Arc<Hub>) -> Router {
+    Router::new()
+        .route("/", get(root))
+        .route("/v1/sync", get(sync))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(hub)
+}
+
+/// Clients of automerge-repo connect here; people who look get a page.
+async fn root(
+    State(hub): State<Arc<Hub>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    match upgrade {
+        Ok(upgrade) => accept(hub, upgrade),
+        Err(_) => page(&hub),
+    }
+}
+
+async fn sync(
+    State(hub): State<Arc<Hub>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    match upgrade {
+        Ok(upgrade) => accept(hub, upgrade),
+        Err(rejection) => rejection.into_response(),
+    }
+}
+
+fn accept(hub: Arc<Hub>, upgrade: WebSocketUpgrade) -> Response {
+    upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(2 * FRAME_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_message_size(FRAME_BYTES_MAX)
+        .on_upgrade(move |socket| connection::serve(hub, socket))
+}
+
+fn page(hub: &Hub) -> Response {
+    let (documents, connections) = hub.counts();
+    let page = include_str!("page.html")
+        .replace("{version}", env!("CARGO_PKG_VERSION"))
+        .replace("{documents}", &documents.to_string())
+        .replace("{connections}", &connections.to_string());
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
+    ([(CACHE_CONTROL, "no-store"), (CONTENT_SECURITY_POLICY, policy)], Html(page)).into_response()
+}
+
+/// The process runs and answers.
+async fn livez() -> Response {
+    plain(StatusCode::OK, "ok\n".to_owned())
+}
+
+/// The server takes connections, and a write made just now is durable.
+async fn readyz(State(hub): State<Arc<Hub>>) -> Response {
+    let phase = *hub.phase().borrow();
+    let problem = match phase {
+        Phase::Serving => match tokio::time::timeout(PROBE_TIMEOUT, hub.store().probe()).await {
+            Ok(Ok(())) => return plain(StatusCode::OK, "ready\n".to_owned()),
+            Ok(Err(error)) => {
+                hub.store_failed(&error);
+                format!("not ready: {error}\n")
+            }
+            Err(_) => format!("not ready: the store took longer than {PROBE_TIMEOUT:?} to write\n"),
+        },
+        Phase::StoreFailed => "not ready: the store failed and has not been opened again\n".to_owned(),
+        Phase::Draining => "not ready: shutting down\n".to_owned(),
+    };
+    plain(StatusCode::SERVICE_UNAVAILABLE, problem)
+}
+
+fn plain(status: StatusCode, text: String) -> Response {
+    (status, [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")], text).into_response()
+}

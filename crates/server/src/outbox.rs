@@ -1,0 +1,132 @@
+//! What waits to be sent on one connection, and the wish to close it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use highwater_core::CloseReason;
+use tokio::sync::{Notify, mpsc};
+
+/// The sending end: held by the documents that the connection has open, and by the hub.
+///
+/// Bounded by bytes, and never by dropping a message: whoever does not read is disconnected, so that both sides start again
+/// from what they know.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbox {
+    frames: mpsc::UnboundedSender<Bytes>,
+    shared: Arc<Shared>,
+}
+
+/// The receiving end: held by the connection.
+#[derive(Debug)]
+pub(crate) struct OutboxReceiver {
+    frames: mpsc::UnboundedReceiver<Bytes>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    waiting_bytes: AtomicUsize,
+    bytes_max: usize,
+    /// The first reason to close counts.
+    close: OnceLock<CloseReason>,
+    closing: Notify,
+}
+
+pub(crate) fn channel(bytes_max: usize) -> (Outbox, OutboxReceiver) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let shared = Arc::new(Shared {
+        waiting_bytes: AtomicUsize::new(0),
+        bytes_max,
+        close: OnceLock::new(),
+        closing: Notify::new(),
+    });
+    (Outbox { frames: sender, shared: shared.clone() }, OutboxReceiver { frames: receiver, shared })
+}
+
+impl Outbox {
+    /// Queues a frame. If too much waits already, the connection is closed instead. A single frame always has room.
+    pub(crate) fn send(&self, frame: Bytes) {
+        let len = frame.len();
+        let before = self.shared.waiting_bytes.fetch_add(len, Ordering::Relaxed);
+        if before > 0 && before + len > self.shared.bytes_max {
+            self.close(CloseReason::NotReading);
+        } else {
+            // Fails only if the connection is gone, and then nobody waits for the frame.
+            let _ = self.frames.send(frame);
+        }
+    }
+
+    /// Closes the connection as soon as it can, without waiting for what is queued.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        if self.shared.close.set(reason).is_ok() {
+            self.shared.closing.notify_one();
+        }
+    }
+}
+
+impl OutboxReceiver {
+    /// The next frame; waits for one. `None` is never returned while a sending end exists.
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        let frame = self.frames.recv().await?;
+        Some(self.taken(frame))
+    }
+
+    /// The next frame, if there is one.
+    pub(crate) fn try_next(&mut self) -> Option<Bytes> {
+        let frame = self.frames.try_recv().ok()?;
+        Some(self.taken(frame))
+    }
+
+    fn taken(&self, frame: Bytes) -> Bytes {
+        self.shared.waiting_bytes.fetch_sub(frame.len(), Ordering::Relaxed);
+        frame
+    }
+
+    /// A handle by which to learn of the wish to close, apart from the frames.
+    pub(crate) fn closing(&self) -> Closing {
+        Closing(self.shared.clone())
+    }
+}
+
+/// See [`OutboxReceiver::closing`].
+pub(crate) struct Closing(Arc<Shared>);
+
+impl Closing {
+    /// Resolves when somebody wants the connection closed.
+    pub(crate) async fn reason(&self) -> CloseReason {
+        loop {
+            if let Some(reason) = self.0.close.get() {
+                return reason.clone();
+            }
+            self.0.closing.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_falls_behind_is_closed_and_nothing_is_skipped() {
+        let (outbox, mut receiver) = channel(10);
+        outbox.send(Bytes::from_static(b"a frame longer than the limit, alone"));
+        assert!(receiver.next().await.is_some());
+        outbox.send(Bytes::from_static(b"12345"));
+        outbox.send(Bytes::from_static(b"12345"));
+        outbox.send(Bytes::from_static(b"!"));
+        assert_eq!(receiver.closing().reason().await, CloseReason::NotReading);
+        assert_eq!(receiver.try_next().as_deref(), Some(&b"12345"[..]));
+        assert_eq!(receiver.try_next().as_deref(), Some(&b"12345"[..]));
+        assert_eq!(receiver.try_next(), None);
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_counts() {
+        let (outbox, receiver) = channel(10);
+        outbox.close(CloseReason::Replaced);
+        outbox.close(CloseReason::NotReading);
+        assert_eq!(receiver.closing().reason().await, CloseReason::Replaced);
+    }
+}
