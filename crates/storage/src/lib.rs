@@ -3,6 +3,13 @@
 //! One trait, [`Store`], with what it promises written on it; [`MemoryStore`] for tests, [`SqliteStore`] for servers,
 //! and [`FaultyStore`], which fails, stalls and loses power on request. The same [`conformance`] suite runs against all.
 
+pub mod conformance;
+mod faulty;
+mod memory;
+mod queue;
+mod sqlite;
 mod store;
 
+pub use memory::MemoryStore;
+pub use sqlite::{CheckEvent, CheckedDocument, DamagedRow, ReadOnlyStore, SqliteStore};
 pub use store::{Identity, QuarantinedChange, Store, StoreError, StoreFuture, StoredDocument};

@@ -1,0 +1,231 @@
+//! Reading rows and finding out whether they are what was written. Loading and the doctor's check see the same rows in the same way.
+
+use highwater_core::DocumentId;
+use rusqlite::types::FromSqlError;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
+
+use super::schema::{self, QuarantineFields};
+use crate::store::{QuarantinedChange, StoredDocument};
+
+const LOG: &str = "SELECT seq, position, kind, checksum, bytes FROM log WHERE document = ?1 ORDER BY seq";
+const QUARANTINE: &str = "SELECT seq, hash, reason, peer, at_ms, checksum, bytes FROM quarantine \
+                          WHERE document = ?1 ORDER BY seq";
+
+/// A row that is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedRow {
+    /// The table it is in.
+    pub table: &'static str,
+    /// Its number: the integer primary key.
+    pub row: i64,
+    /// What is wrong.
+    pub detail: String,
+}
+
+impl std::fmt::Display for DamagedRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} row {}: {}", self.table, self.row, self.detail)
+    }
+}
+
+/// What is to be done after a damaged row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnDamage {
+    Stop,
+    GoOn,
+}
+
+/// What was read of a document: all of it, if there is no damage.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    pub(super) stored: StoredDocument,
+    pub(super) damaged: Vec<DamagedRow>,
+    /// Why the rest could not be read at all.
+    pub(super) cut_short: Option<rusqlite::Error>,
+}
+
+/// The number that the other tables know a document by.
+pub(super) fn document_number(conn: &Connection, document: &DocumentId) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("SELECT id FROM document WHERE document_id = ?1")?
+        .query_row([document.as_bytes().as_slice()], |row| row.get(0))
+        .optional()
+}
+
+/// Reads the rows of the document with this number. The caller holds a transaction, so that the tables agree.
+pub(super) fn walk(conn: &Connection, number: i64, document: DocumentId, on_damage: OnDamage) -> Walked {
+    let mut walk = Walk { document, on_damage, damaged: Vec::new() };
+    let mut walked = Walked::default();
+    let log = conn.prepare_cached(LOG).and_then(|rows| walk.log(rows, number, &mut walked));
+    // Damage in one table says nothing about the other.
+    let quarantine = if log.is_err() && on_damage == OnDamage::Stop {
+        Ok(())
+    } else {
+        conn.prepare_cached(QUARANTINE).and_then(|rows| walk.quarantine(rows, number, &mut walked))
+    };
+    walked.cut_short = log.and(quarantine).err();
+    walked.damaged = walk.damaged;
+    walked
+}
+
+struct Walk {
+    document: DocumentId,
+    on_damage: OnDamage,
+    damaged: Vec<DamagedRow>,
+}
+
+impl Walk {
+    fn log(
+        &mut self,
+        mut statement: CachedStatement<'_>,
+        number: i64,
+        walked: &mut Walked,
+    ) -> rusqlite::Result<()> {
+        let mut chunks = Chunks::default();
+        let mut position = 0;
+        let mut rows = statement.query([number])?;
+        // What was read before an error is kept: the check shows it.
+        let result = loop {
+            match rows.next() {
+                Ok(Some(row)) if self.may_go_on() => self.log_row(row, &mut position, &mut chunks),
+                Ok(_) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        walked.stored.changes = chunks.finish();
+        result
+    }
+
+    fn log_row(&mut self, row: &Row<'_>, position: &mut i64, chunks: &mut Chunks) {
+        let found = log_fields(row).and_then(|fields| {
+            if fields.position != *position {
+                let gap = format!("it has position {}, but {position} rows come before it", fields.position);
+                self.damage("log", row, gap);
+            }
+            *position = fields.position;
+            fields.verified(&self.document)
+        });
+        *position += 1;
+        match found {
+            Ok(bytes) => chunks.push(bytes),
+            Err(detail) => self.damage("log", row, detail),
+        }
+    }
+
+    fn quarantine(
+        &mut self,
+        mut statement: CachedStatement<'_>,
+        number: i64,
+        walked: &mut Walked,
+    ) -> rusqlite::Result<()> {
+        let mut rows = statement.query([number])?;
+        while let Some(row) = rows.next()? {
+            if !self.may_go_on() {
+                break;
+            }
+            match quarantined(row, &self.document) {
+                Ok(change) => walked.stored.quarantined.push(change),
+                Err(detail) => self.damage("quarantine", row, detail),
+            }
+        }
+        Ok(())
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.damaged.is_empty() || self.on_damage == OnDamage::GoOn
+    }
+
+    fn damage(&mut self, table: &'static str, row: &Row<'_>, detail: String) {
+        // A row number is read from the key itself: it is there if the row is.
+        let row = row.get(0).unwrap_or(-1);
+        self.damaged.push(DamagedRow { table, row, detail });
+    }
+}
+
+struct LogFields<'a> {
+    position: i64,
+    kind: i64,
+    checksum: i64,
+    bytes: &'a [u8],
+}
+
+impl<'a> LogFields<'a> {
+    /// The bytes, if they are a change and the checksum says that they are those that were written.
+    fn verified(self, document: &DocumentId) -> Result<&'a [u8], String> {
+        let found = schema::log_checksum(document, self.position, self.kind, self.bytes);
+        compare(self.checksum, found)?;
+        if self.kind == schema::KIND_CHANGE {
+            Ok(self.bytes)
+        } else {
+            Err(format!("unknown kind {}", self.kind))
+        }
+    }
+}
+
+fn log_fields<'a>(row: &'a Row<'_>) -> Result<LogFields<'a>, String> {
+    Ok(LogFields {
+        position: number(row, 1)?,
+        kind: number(row, 2)?,
+        checksum: number(row, 3)?,
+        bytes: blob(row, 4)?,
+    })
+}
+
+fn quarantined(row: &Row<'_>, document: &DocumentId) -> Result<QuarantinedChange, String> {
+    let fields = QuarantineFields {
+        hash: blob(row, 1)?,
+        reason: text(row, 2)?,
+        peer: text(row, 3)?,
+        at_ms: number(row, 4)?,
+        bytes: blob(row, 6)?,
+    };
+    compare(number(row, 5)?, fields.checksum(document))?;
+    Ok(QuarantinedChange {
+        hash: fields.change_hash().ok_or("the hash does not have 32 bytes")?,
+        reason: fields.reason.to_owned(),
+        peer: fields.peer.to_owned(),
+        at_ms: fields.at_ms,
+        bytes: fields.bytes.to_vec().into(),
+    })
+}
+
+fn compare(stored: i64, found: u32) -> Result<(), String> {
+    if stored == i64::from(found) {
+        return Ok(());
+    }
+    Err(format!("the checksum is {stored:#010x}, the bytes make {found:#010x}"))
+}
+
+fn number(row: &Row<'_>, column: usize) -> Result<i64, String> {
+    row.get(column).map_err(|error| error.to_string())
+}
+
+fn blob<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a [u8], String> {
+    let value = row.get_ref(column).map_err(|error| error.to_string())?;
+    value.as_blob().map_err(|error: FromSqlError| format!("column {column}: {error}"))
+}
+
+fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str, String> {
+    let value = row.get_ref(column).map_err(|error| error.to_string())?;
+    value.as_str().map_err(|error: FromSqlError| format!("column {column}: {error}"))
+}
+
+/// Collects the chunks of a document in one piece of memory. A document of 100,000 small changes then costs one allocation, not 100,000.
+#[derive(Default)]
+struct Chunks {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Chunks {
+    fn push(&mut self, chunk: &[u8]) {
+        self.bytes.extend_from_slice(chunk);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn finish(self) -> Vec<bytes::Bytes> {
+        let bytes = bytes::Bytes::from(self.bytes.into_boxed_slice());
+        let mut start = 0;
+        let slice = |end| bytes.slice(std::mem::replace(&mut start, end)..end);
+        self.ends.into_iter().map(slice).collect()
+    }
+}

@@ -1,0 +1,233 @@
+//! Everything that is stored: file names, tables, fixed numbers, checksums, and the way from each version to the next.
+//!
+//! | table        | one row per       | columns                                                                         |
+//! |--------------|-------------------|---------------------------------------------------------------------------------|
+//! | `meta`       | fact              | `key`, `value`; see [`META_PEER_ID`], [`META_STORAGE_ID`], [`META_PROBE`]       |
+//! | `document`   | document          | `id` (used by the other tables), `document_id` (16 bytes), `created_ms`         |
+//! | `log`        | change            | `seq`, `document`, `position`, `kind`, `checksum`, `bytes`                      |
+//! | `quarantine` | refused change    | `seq`, `document`, `hash` (32 bytes), `reason`, `peer`, `at_ms`, `checksum`, `bytes` |
+//!
+//! `log` is append-only. `seq` is the order of the whole store. `position` counts the rows of one document from 0 without a
+//! gap, so that a row that went missing is noticed, which no checksum of the rows that are left could do. `kind` says what
+//! `bytes` are: [`KIND_CHANGE`] is a change chunk with its header, as it was received.
+//!
+//! Every checksum is a CRC-32 over the other columns and the 16 bytes of the document id, so that a row that came to belong to
+//! another document, or another place, is noticed too.
+//!
+//! Times are milliseconds since 1970. They are for people; nothing is decided by them.
+
+use highwater_core::{ChangeHash, DocumentId};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+
+use crate::store::{Identity, StoreError};
+
+/// The database, inside the data folder. SQLite puts `-wal` and `-shm` files next to it.
+pub(super) const FILE_NAME: &str = "highwater.db";
+/// Locked by the process that has the folder open.
+pub(super) const LOCK_NAME: &str = "highwater.lock";
+/// `PRAGMA application_id` of our files: "HWM1".
+const APPLICATION_ID: i64 = 0x4857_4d31;
+
+/// `meta`: the server's peer id. Written once.
+const META_PEER_ID: &str = "peer_id";
+/// `meta`: the server's storage id. Written once.
+const META_STORAGE_ID: &str = "storage_id";
+/// `meta`: overwritten by every probe.
+pub(super) const META_PROBE: &str = "probe";
+
+/// `log.kind` of a change chunk.
+pub(super) const KIND_CHANGE: i64 = 1;
+
+/// `PRAGMA user_version` n means that the first n of these were run. Only ever add to the end.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE meta (
+        key TEXT NOT NULL PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE document (
+        id INTEGER PRIMARY KEY,
+        document_id BLOB NOT NULL UNIQUE,
+        created_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE log (
+        seq INTEGER PRIMARY KEY,
+        document INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        bytes BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX log_document ON log (document);
+    CREATE TABLE quarantine (
+        seq INTEGER PRIMARY KEY,
+        document INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        reason TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        at_ms INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        bytes BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX quarantine_document ON quarantine (document);
+"];
+
+/// The checksum of a row of `log`.
+pub(super) fn log_checksum(document: &DocumentId, position: i64, kind: i64, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(document.as_bytes());
+    hasher.update(&position.to_le_bytes());
+    hasher.update(&kind.to_le_bytes());
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// What a row of `quarantine` holds, besides its checksum.
+pub(super) struct QuarantineFields<'a> {
+    pub(super) hash: &'a [u8],
+    pub(super) reason: &'a str,
+    pub(super) peer: &'a str,
+    pub(super) at_ms: i64,
+    pub(super) bytes: &'a [u8],
+}
+
+impl QuarantineFields<'_> {
+    /// The checksum of the row.
+    pub(super) fn checksum(&self, document: &DocumentId) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(document.as_bytes());
+        hasher.update(&self.at_ms.to_le_bytes());
+        // Lengths keep the end of one field from passing for the start of the next.
+        for field in [self.hash, self.reason.as_bytes(), self.peer.as_bytes(), self.bytes] {
+            hasher.update(&(field.len() as u64).to_le_bytes());
+            hasher.update(field);
+        }
+        hasher.finalize()
+    }
+
+    /// The hash, if it has the length of one.
+    pub(super) fn change_hash(&self) -> Option<ChangeHash> {
+        self.hash.try_into().ok().map(ChangeHash)
+    }
+}
+
+/// Refuses a file that is not ours, or that a newer version wrote. Changes nothing. Returns the file's version; 0 is an empty file.
+pub(super) fn check_version(conn: &Connection) -> Result<usize, StoreError> {
+    let number = |sql| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(open_error);
+    let version = number("PRAGMA user_version")?;
+    let application = number("PRAGMA application_id")?;
+    let empty = number("SELECT count(*) FROM sqlite_schema")? == 0;
+    let newest = MIGRATIONS.len();
+    match usize::try_from(version) {
+        Ok(0) if empty => Ok(0),
+        _ if application != APPLICATION_ID => Err(StoreError::Open(format!(
+            "{FILE_NAME} belongs to another program (application_id {application})"
+        ))),
+        Ok(version) if (1..=newest).contains(&version) => Ok(version),
+        _ => Err(StoreError::Open(format!(
+            "{FILE_NAME} has version {version}, this program knows versions up to {newest}: use a newer program"
+        ))),
+    }
+}
+
+/// Brings a file of any older version, or an empty one, to the newest. Each step happens whole or not at all.
+pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
+    let version = check_version(conn)?;
+    for (index, sql) in MIGRATIONS.iter().enumerate().skip(version) {
+        let step = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(open_error)?;
+        step.execute_batch(sql).map_err(open_error)?;
+        if index == 0 {
+            create_identity(&step)?;
+        }
+        step.pragma_update(None, "user_version", (index + 1) as i64).map_err(open_error)?;
+        step.commit().map_err(open_error)?;
+    }
+    Ok(())
+}
+
+/// Who this store is. Its absence is an error: a new identity would make clients forget what they know of this server.
+pub(super) fn identity(conn: &Connection) -> Result<Identity, StoreError> {
+    let value = |key: &str| {
+        conn.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
+            .optional()
+            .map_err(open_error)?
+            .ok_or_else(|| StoreError::Open(format!("{FILE_NAME} has lost its {key}")))
+    };
+    Ok(Identity { peer_id: value(META_PEER_ID)?, storage_id: value(META_STORAGE_ID)? })
+}
+
+/// Identity is part of the first step: a file that has tables has an identity.
+fn create_identity(step: &Transaction<'_>) -> Result<(), StoreError> {
+    step.pragma_update(None, "application_id", APPLICATION_ID).map_err(open_error)?;
+    for (key, value) in
+        [(META_PEER_ID, format!("highwater-{}", random_uuid()?)), (META_STORAGE_ID, random_uuid()?)]
+    {
+        step.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [key, &value]).map_err(open_error)?;
+    }
+    Ok(())
+}
+
+/// A random (version 4) UUID.
+fn random_uuid() -> Result<String, StoreError> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::Open(format!("no random bytes: {error}")))?;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
+    Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+}
+
+/// For `map_err` while opening.
+pub(super) fn open_error(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Open(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: DocumentId = DocumentId::from_bytes([7; 16]);
+
+    #[test]
+    fn an_empty_file_gets_the_newest_schema_and_an_identity_that_stays() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        assert_eq!(check_version(&conn).unwrap(), 0);
+        migrate(&mut conn).unwrap();
+        assert_eq!(check_version(&conn).unwrap(), MIGRATIONS.len());
+        let first = identity(&conn).unwrap();
+        migrate(&mut conn).unwrap();
+        assert_eq!(identity(&conn).unwrap(), first);
+        assert!(first.peer_id.starts_with("highwater-"));
+        assert_eq!(first.storage_id.len(), 36);
+        assert_eq!(&first.storage_id[14..15], "4");
+        conn.execute("DELETE FROM meta WHERE key = 'storage_id'", []).unwrap();
+        assert!(matches!(identity(&conn), Err(StoreError::Open(detail)) if detail.contains("storage_id")));
+    }
+
+    #[test]
+    fn newer_and_foreign_files_are_refused() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate(&mut conn).unwrap();
+        conn.pragma_update(None, "user_version", MIGRATIONS.len() as i64 + 1).unwrap();
+        assert!(matches!(migrate(&mut conn), Err(StoreError::Open(detail)) if detail.contains("newer")));
+
+        let mut foreign = Connection::open_in_memory().unwrap();
+        foreign.execute_batch("CREATE TABLE song (title TEXT)").unwrap();
+        assert!(
+            matches!(migrate(&mut foreign), Err(StoreError::Open(detail)) if detail.contains("another program"))
+        );
+    }
+
+    #[test]
+    fn every_field_counts_in_the_checksum() {
+        let sum = log_checksum(&ID, 3, KIND_CHANGE, b"bytes");
+        assert_eq!(sum, log_checksum(&ID, 3, KIND_CHANGE, b"bytes"));
+        assert_ne!(sum, log_checksum(&DocumentId::from_bytes([8; 16]), 3, KIND_CHANGE, b"bytes"));
+        assert_ne!(sum, log_checksum(&ID, 4, KIND_CHANGE, b"bytes"));
+        assert_ne!(sum, log_checksum(&ID, 3, 2, b"bytes"));
+        assert_ne!(sum, log_checksum(&ID, 3, KIND_CHANGE, b"Bytes"));
+        let fields = |reason, peer| {
+            QuarantineFields { hash: &[1; 32], reason, peer, at_ms: 5, bytes: b"x" }.checksum(&ID)
+        };
+        assert_ne!(fields("ab", "c"), fields("a", "bc"));
+    }
+}

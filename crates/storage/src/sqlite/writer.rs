@@ -1,0 +1,354 @@
+//! The thread that writes.
+//!
+//! It takes everything that is queued, writes it in one transaction, syncs once, and then answers everybody. While one commit is on
+//! its way the next one fills.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use highwater_core::{DocumentId, Record};
+use rusqlite::config::DbConfig;
+use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::connection::{self, BUSY_TIMEOUT_MS, Checkpoint};
+use super::reader::Readers;
+use super::rows;
+use super::schema::{self, KIND_CHANGE, META_PROBE, QuarantineFields};
+use crate::queue::Queue;
+use crate::store::StoreError;
+
+/// A transaction is closed when it has this many rows, or this many bytes; what is left goes into the next one.
+const BATCH_ROWS: usize = 10_000;
+const BATCH_BYTES: usize = 8 << 20;
+/// Documents whose number is remembered.
+const KNOWN_DOCUMENTS: usize = 100_000;
+/// Pages in the write-ahead log that make a checkpoint worth its syncs: 16 MiB.
+const CHECKPOINT_PAGES: i64 = 4_000;
+/// Pages in the write-ahead log at which readers are waited for, so that it starts anew: 256 MiB.
+const RESTART_PAGES: i64 = 64_000;
+/// How long they are waited for. Appends wait too.
+const RESTART_WAIT: Duration = Duration::from_millis(100);
+
+pub(super) type Answer = oneshot::Sender<Result<(), StoreError>>;
+
+/// What the writer is asked to do.
+pub(super) struct Job {
+    pub(super) work: Work,
+    pub(super) answer: Answer,
+}
+
+pub(super) enum Work {
+    Append {
+        document: DocumentId,
+        records: Vec<Record>,
+    },
+    Probe,
+    /// Always the last one in the queue.
+    Close,
+}
+
+impl Work {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Append { records, .. } => records.len().max(1),
+            Self::Probe | Self::Close => 1,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Append { records, .. } => records.iter().map(|record| record.bytes().len()).sum(),
+            Self::Probe | Self::Close => 0,
+        }
+    }
+}
+
+/// Everything that the store holds open: when the writer ends, all of it is let go.
+pub(super) struct Writer {
+    conn: Connection,
+    queue: Arc<Queue<Job>>,
+    readers: Readers,
+    lock: File,
+    known: Known,
+    /// Why nothing can be written any more.
+    failure: Option<StoreError>,
+    restart_at: i64,
+    closing: Option<Answer>,
+}
+
+impl Writer {
+    /// A writer for an open database.
+    pub(super) fn new(conn: Connection, queue: Arc<Queue<Job>>, readers: Readers, lock: File) -> Self {
+        Self {
+            conn,
+            queue,
+            readers,
+            lock,
+            known: Known::default(),
+            failure: None,
+            restart_at: RESTART_PAGES,
+            closing: None,
+        }
+    }
+
+    /// Works until the queue is closed and empty, then lets go of everything.
+    pub(super) fn run(mut self) {
+        loop {
+            let mut jobs = self.queue.take_all();
+            if jobs.is_empty() {
+                break;
+            }
+            while !jobs.is_empty() {
+                let batch = next_batch(&mut jobs);
+                self.commit(batch);
+                self.checkpoint();
+            }
+        }
+        self.finish();
+    }
+
+    /// Writes a batch, then answers. After a failure nothing is written any more: a later success must not stand on it.
+    fn commit(&mut self, batch: Vec<Job>) {
+        if self.failure.is_none() {
+            let written = catch_unwind(AssertUnwindSafe(|| self.write(&batch)));
+            self.failure = match written {
+                Ok(written) => written.err().map(|error| StoreError::Write(error.to_string())),
+                Err(_) => Some(StoreError::Write("the writer panicked".into())),
+            };
+            if let Some(failure) = &self.failure {
+                tracing::error!(%failure, "the store failed and writes nothing more");
+            }
+        }
+        let result = self.failure.clone().map_or(Ok(()), Err);
+        for job in batch {
+            match job.work {
+                Work::Close => self.closing = Some(job.answer),
+                // Nobody may be waiting for the answer any more; the work is done all the same.
+                Work::Append { .. } | Work::Probe => drop(job.answer.send(result.clone())),
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &[Job]) -> rusqlite::Result<()> {
+        // If this returns early the transaction is dropped and with that rolled back.
+        let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        let mut rows = Rows::new(&self.conn, &mut self.known)?;
+        for job in batch {
+            match &job.work {
+                Work::Append { document, records } => rows.append(document, records)?,
+                Work::Probe => rows.probe()?,
+                Work::Close => {}
+            }
+        }
+        drop(rows);
+        transaction.commit()
+    }
+
+    /// Moves the log into the database when it has grown long. Nobody waits for this: all are answered.
+    fn checkpoint(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        if let Err(error) = self.checkpoint_if_due() {
+            // It may be a sync that failed. Trying again could report a success that is none.
+            let failure = StoreError::Write(format!("checkpoint: {error}"));
+            tracing::error!(%failure, "the store failed and writes nothing more");
+            self.failure = Some(failure);
+        }
+    }
+
+    fn checkpoint_if_due(&mut self) -> rusqlite::Result<()> {
+        let wal = connection::checkpoint(&self.conn, Checkpoint::Look)?;
+        if wal.pages >= self.restart_at {
+            self.conn.busy_timeout(RESTART_WAIT)?;
+            let wal = connection::checkpoint(&self.conn, Checkpoint::Restart)?;
+            self.conn.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))?;
+            // One slow reader must not cost every commit the wait.
+            self.restart_at = if wal.busy { wal.pages.max(self.restart_at) * 2 } else { RESTART_PAGES };
+        } else if wal.pages - wal.moved >= CHECKPOINT_PAGES {
+            connection::checkpoint(&self.conn, Checkpoint::Passive)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) {
+        let Self { conn, readers, lock, failure, closing, .. } = self;
+        // Readers first: with one of them still open the log could not be emptied.
+        drop(readers);
+        let result = tidy(conn, failure);
+        drop(lock);
+        match (closing, result) {
+            (Some(answer), result) => drop(answer.send(result)),
+            (None, Err(error)) => tracing::error!(%error, "closing the store"),
+            (None, Ok(())) => {}
+        }
+    }
+}
+
+/// Leaves the database file complete and without a log, unless writing failed: then all stays as it is until it is opened again.
+fn tidy(conn: Connection, failure: Option<StoreError>) -> Result<(), StoreError> {
+    let failed = |error: rusqlite::Error| StoreError::Write(format!("closing: {error}"));
+    let tidied = match failure {
+        Some(failure) => Err(failure),
+        None => connection::checkpoint(&conn, Checkpoint::Truncate).map(drop).map_err(failed),
+    };
+    if tidied.is_err() {
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+    }
+    let closed = conn.close().map_err(|(_, error)| failed(error));
+    tidied.and(closed)
+}
+
+/// As many jobs as make one transaction; at least one.
+fn next_batch(jobs: &mut VecDeque<Job>) -> Vec<Job> {
+    let (mut count, mut rows, mut bytes) = (0, 0, 0);
+    for job in jobs.iter() {
+        rows += job.work.rows();
+        bytes += job.work.bytes();
+        if count > 0 && (rows > BATCH_ROWS || bytes > BATCH_BYTES) {
+            break;
+        }
+        count += 1;
+    }
+    if count == jobs.len() { mem::take(jobs).into() } else { jobs.drain(..count).collect() }
+}
+
+/// Where the next record of a document goes.
+#[derive(Clone, Copy)]
+struct Place {
+    number: i64,
+    position: i64,
+}
+
+/// Documents that were written to lately. Right only as long as no transaction is rolled back, after which nothing is written any more.
+#[derive(Default)]
+struct Known(HashMap<DocumentId, Place>);
+
+impl Known {
+    fn make_room(&mut self) {
+        if self.0.len() >= KNOWN_DOCUMENTS {
+            self.0.clear();
+        }
+    }
+}
+
+/// The statements of one transaction.
+struct Rows<'c> {
+    conn: &'c Connection,
+    known: &'c mut Known,
+    change: CachedStatement<'c>,
+    now_ms: i64,
+}
+
+impl<'c> Rows<'c> {
+    fn new(conn: &'c Connection, known: &'c mut Known) -> rusqlite::Result<Self> {
+        let change = conn.prepare_cached(
+            "INSERT INTO log (document, position, kind, checksum, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        Ok(Self { conn, known, change, now_ms: now_ms() })
+    }
+
+    fn append(&mut self, document: &DocumentId, records: &[Record]) -> rusqlite::Result<()> {
+        let mut place = self.place(document)?;
+        for record in records {
+            match record {
+                Record::Change { bytes } => {
+                    let checksum = schema::log_checksum(document, place.position, KIND_CHANGE, bytes);
+                    let row = (place.number, place.position, KIND_CHANGE, checksum, &bytes[..]);
+                    self.change.execute(row)?;
+                    place.position += 1;
+                }
+                Record::Quarantine { hash, reason, peer, bytes } => {
+                    let at_ms = self.now_ms;
+                    let fields = QuarantineFields { hash: &hash.0, reason, peer, at_ms, bytes };
+                    self.quarantine(document, place.number, &fields)?;
+                }
+            }
+        }
+        self.known.0.insert(*document, place);
+        Ok(())
+    }
+
+    fn quarantine(
+        &self,
+        document: &DocumentId,
+        number: i64,
+        fields: &QuarantineFields<'_>,
+    ) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO quarantine (document, hash, reason, peer, at_ms, checksum, bytes) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let checksum = fields.checksum(document);
+        let QuarantineFields { hash, reason, peer, at_ms, bytes } = *fields;
+        self.conn.prepare_cached(sql)?.execute((number, hash, reason, peer, at_ms, checksum, bytes))?;
+        Ok(())
+    }
+
+    fn place(&mut self, document: &DocumentId) -> rusqlite::Result<Place> {
+        if let Some(place) = self.known.0.get(document) {
+            return Ok(*place);
+        }
+        self.known.make_room();
+        match rows::document_number(self.conn, document)? {
+            Some(number) => Ok(Place { number, position: self.next_position(number)? }),
+            None => Ok(Place { number: self.create(document)?, position: 0 }),
+        }
+    }
+
+    fn create(&self, document: &DocumentId) -> rusqlite::Result<i64> {
+        self.conn
+            .prepare_cached("INSERT INTO document (document_id, created_ms) VALUES (?1, ?2)")?
+            .insert((document.as_bytes().as_slice(), self.now_ms))
+    }
+
+    fn next_position(&self, number: i64) -> rusqlite::Result<i64> {
+        let sql =
+            "SELECT ifnull((SELECT position + 1 FROM log WHERE document = ?1 ORDER BY seq DESC LIMIT 1), 0)";
+        self.conn.prepare_cached(sql)?.query_row([number], |row| row.get(0))
+    }
+
+    /// Writes a value that was not there before: SQLite would not write, nor sync, a page that stays the same.
+    fn probe(&self) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2 || ' #0') ON CONFLICT (key) DO UPDATE SET value = \
+                   ?2 || ' #' || (1 + CAST(substr(value, instr(value, '#') + 1) AS INTEGER))";
+        self.conn.prepare_cached(sql)?.execute((META_PROBE, self.now_ms.to_string()))?;
+        Ok(())
+    }
+}
+
+/// The system's clock, for people to read. A clock before 1970 reads as 1970.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn job(sizes: &[usize]) -> Job {
+        let records =
+            sizes.iter().map(|size| Record::Change { bytes: Bytes::from(vec![0; *size]) }).collect();
+        let work = Work::Append { document: DocumentId::from_bytes([0; 16]), records };
+        Job { work, answer: oneshot::channel().0 }
+    }
+
+    #[test]
+    fn batches_are_bounded_but_never_empty_and_never_split_an_append() {
+        let big = BATCH_BYTES * 2 / 3;
+        let mut jobs = VecDeque::from([job(&[big]), job(&[big, big]), job(&[1]), job(&[])]);
+        assert_eq!(next_batch(&mut jobs).len(), 1);
+        assert_eq!(next_batch(&mut jobs).len(), 1);
+        assert_eq!(next_batch(&mut jobs).len(), 2);
+        assert!(jobs.is_empty());
+
+        let mut jobs: VecDeque<Job> = (0..BATCH_ROWS + 5).map(|_| job(&[1])).collect();
+        assert_eq!(next_batch(&mut jobs).len(), BATCH_ROWS);
+        assert_eq!(next_batch(&mut jobs).len(), 5);
+    }
+}

@@ -1,0 +1,24 @@
+//! The suite that every store must pass, run on each of ours.
+
+use std::sync::Arc;
+
+use futures::executor::block_on;
+use highwater_storage::{MemoryStore, SqliteStore, conformance};
+
+#[test]
+fn memory() {
+    let first = MemoryStore::new();
+    block_on(conformance::run(|| Arc::new(first.reopen())));
+}
+
+#[test]
+fn sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    block_on(conformance::run(|| Arc::new(SqliteStore::open(dir.path()).unwrap())));
+}
+
+#[tokio::test]
+async fn sqlite_in_a_runtime() {
+    let dir = tempfile::tempdir().unwrap();
+    conformance::run(|| Arc::new(SqliteStore::open(&dir.path().join("new/folder")).unwrap())).await;
+}
