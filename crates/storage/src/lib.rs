@@ -10,6 +10,7 @@ mod queue;
 mod sqlite;
 mod store;
 
+pub use faulty::{FaultyStore, Pace};
 pub use memory::MemoryStore;
 pub use sqlite::{CheckEvent, CheckedDocument, DamagedRow, ReadOnlyStore, SqliteStore};
 pub use store::{Identity, QuarantinedChange, Store, StoreError, StoreFuture, StoredDocument};
