@@ -38,6 +38,8 @@ pub(crate) struct State {
     in_flight: bool,
     /// The peer has said something since our last message that it had not said before.
     has_news: bool,
+    /// What was sent may not have been taken, so only what the peer named counts as common.
+    is_wary: bool,
 }
 
 /// What a peer said in a message, apart from changes.
@@ -54,6 +56,18 @@ struct Theirs {
 struct Ours {
     heads: Arc<Vec<ChangeHash>>,
     need: Vec<ChangeHash>,
+}
+
+impl Theirs {
+    /// Whether the peer ignores changes.
+    fn is_read_only(&self) -> bool {
+        self.flags.is_some_and(|flags| flags.contains(Flags::READ_ONLY))
+    }
+}
+
+/// Whether a peer says that it does not know what we called common. Only then do stock peers with changes claim to have none.
+fn is_complaint(message: &Message) -> bool {
+    !message.heads.is_empty() && message.chunks.is_empty() && message.have == [Have::default()]
 }
 
 impl State {
@@ -75,11 +89,20 @@ impl State {
         if message.flags.is_some_and(|flags| flags.contains(Flags::SYNC_RESET)) {
             self.forget();
         }
+        // Once, until there is an agreement: a peer that cannot apply what it is sent complains every time.
+        if is_complaint(&message) && !self.is_wary {
+            self.forget();
+            self.is_wary = true;
+        }
         let carries_changes = !message.chunks.is_empty();
         let theirs = Theirs { heads: message.heads, need: message.need, have: message.have, flags };
         self.has_news = self.has_news || carries_changes || self.theirs.as_ref() != Some(&theirs);
         if theirs.heads.is_empty() && !(self.ground.is_empty() && self.sent.is_empty()) {
             self.forget();
+        }
+        if theirs.is_read_only() {
+            // When it stopped to take changes is not known. It asks for a reset when it takes them again.
+            self.sent.clear();
         }
         self.theirs = Some(theirs);
         self.update_ground(history);
@@ -110,6 +133,7 @@ impl State {
         }
         self.ground.extend(known);
         if self.covers_heads(history) {
+            self.is_wary = false;
             self.floor = history.len();
             self.sent.clear();
         } else if !self.sent.is_empty() {
@@ -189,9 +213,10 @@ impl State {
             return Vec::new();
         }
         // With this message the peer has all that we have, so our heads are common ground when it reads on, and there is nothing to list.
-        if since
-            .iter()
-            .all(|index| to_send.binary_search(index).is_ok() || self.sent.binary_search(index).is_ok())
+        if !self.is_wary
+            && since
+                .iter()
+                .all(|index| to_send.binary_search(index).is_ok() || self.sent.binary_search(index).is_ok())
         {
             return vec![Have { last_sync: history.heads().to_vec(), bloom: BloomFilter::default() }];
         }
@@ -206,11 +231,13 @@ impl State {
     /// The changes to send now, in order: as many as fit into one message.
     fn to_send(&self, history: &History, since: &[Index]) -> Vec<Index> {
         let Some(theirs) = &self.theirs else { return Vec::new() };
-        if theirs.flags.is_some_and(|flags| flags.contains(Flags::READ_ONLY)) {
+        if theirs.is_read_only() {
             return Vec::new();
         }
-        // A peer that counts on changes which we do not have learns our heads first, and starts again from there.
-        if theirs.have.iter().flat_map(|have| &have.last_sync).any(|hash| !history.contains(hash)) {
+        // A peer that counts on changes which we do not have learns our heads first, and mostly starts again from there.
+        if self.ours.is_none()
+            && theirs.have.iter().flat_map(|have| &have.last_sync).any(|hash| !history.contains(hash))
+        {
             return Vec::new();
         }
         let mut wanted: Vec<Index> = theirs.need.iter().filter_map(|hash| history.index_of(hash)).collect();
