@@ -1,0 +1,35 @@
+//! `cargo xtask serve`: from a fresh checkout to a running server.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::run::{cargo, release_binary, root, run};
+use crate::tools;
+
+pub(crate) fn serve(args: &[String]) -> Result<()> {
+    tools::c_compiler()?;
+    build_release()?;
+    let mut server = Command::new(release_binary());
+    server.arg("serve").args(args).current_dir(std::env::current_dir().unwrap_or_else(|_| root().to_owned()));
+    replace_with(server)
+}
+
+/// Builds the server as it is shipped.
+pub(crate) fn build_release() -> Result<()> {
+    run(&mut cargo(&["build", "--release", "--locked", "--package", "highwater"]))
+}
+
+/// The server takes our place, so that signals reach it and nothing stands between.
+#[cfg(unix)]
+fn replace_with(mut server: Command) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    let error = server.exec();
+    Err(error).with_context(|| format!("cannot start {}", release_binary().display()))
+}
+
+#[cfg(not(unix))]
+fn replace_with(mut server: Command) -> Result<()> {
+    let status = server.status().with_context(|| format!("cannot start {}", release_binary().display()))?;
+    std::process::exit(status.code().unwrap_or(1));
+}

@@ -1,0 +1,69 @@
+//! `cargo xtask test`: everything that has to hold before a change goes in, from a fresh machine on.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::run::{Steps, cargo, output, release_binary, run};
+use crate::serve::build_release;
+use crate::{npm, tidy, tools};
+
+const INTEROP: &str = "js/interop";
+const INTEROP_OLD: &str = "js/interop-old";
+
+pub(crate) fn test(full: bool) -> Result<()> {
+    let mut steps = Steps::default();
+    let tools = steps.step("tools", || {
+        tools::c_compiler()?;
+        tools::rust()?;
+        tools::node()
+    });
+    if !tools {
+        return steps.finish();
+    }
+    steps.step("format", || run(&mut cargo(&["fmt", "--all", "--check"])));
+    steps.step("tidy", || tidy::tidy(false));
+    if output(&mut cargo(&["deny", "--version"])).is_ok() {
+        // Advisories need a database from the network; licences and sources do not.
+        steps.step("deny", || run(&mut cargo(&["deny", "check", "licenses", "bans", "sources"])));
+    }
+    steps.step("clippy", || {
+        run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]))
+    });
+    steps.step("documentation builds", || {
+        let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+        run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
+    });
+    steps.step("Rust tests", || rust_tests(full));
+    if full {
+        steps.step("long Rust tests", long_rust_tests);
+    }
+    if steps.step("release build", build_release) {
+        steps.step("npm packages", || npm::install(INTEROP_OLD).and_then(|()| npm::install(INTEROP)));
+        steps.step("real clients", || interop(full));
+    }
+    steps.finish()
+}
+
+/// Also replays the fuzzers' corpus, which is a test like any other.
+fn rust_tests(full: bool) -> Result<()> {
+    let mut tests = cargo(&["test", "--workspace", "--locked"]);
+    run(tests.envs(full_environment(full)))
+}
+
+/// The ignored ones, optimised: they are the ones that take minutes.
+fn long_rust_tests() -> Result<()> {
+    let mut tests = cargo(&["test", "--workspace", "--locked", "--release", "--", "--ignored"]);
+    run(tests.envs(full_environment(true)))
+}
+
+fn interop(full: bool) -> Result<()> {
+    let binary = release_binary();
+    let mut environment = vec![("HIGHWATER_BIN", binary.as_path())];
+    environment.extend(full_environment(full).map(|(name, value)| (name, Path::new(value))));
+    npm::script(INTEROP, "test", &environment)
+}
+
+fn full_environment(full: bool) -> Option<(&'static str, &'static str)> {
+    full.then_some(("HIGHWATER_FULL", "1"))
+}
