@@ -25,7 +25,10 @@ export default defineConfig({
           ...common,
           name: "acceptance",
           include: ["acceptance/*.test.mjs"],
+          testTimeout: 15_000,
           testNamePattern: APPLIES_TO_A_HUB,
+          // They pause for fixed times where they could wait for events; a busy machine gets a second go.
+          retry: 2,
         },
       },
     ],
