@@ -92,7 +92,13 @@ impl Connection {
         match end {
             End::Broken => {}
             End::Closed => self.answer_close(&mut socket, &mut frames).await,
-            End::Ours(reason) => close(&mut socket, &self.session, &reason).await,
+            End::Ours(reason) => {
+                if reason != CloseReason::NotReading {
+                    // What was said before the reason to close came up is still worth hearing.
+                    let _ = timeout(CLOSE_TIMEOUT, write_rest(&mut socket, &mut frames)).await;
+                }
+                close(&mut socket, &self.session, &reason).await;
+            }
         }
     }
 
@@ -243,12 +249,8 @@ impl Connection {
         if !self.settle().await {
             return;
         }
-        while let Some(frame) = frames.try_next() {
-            if !matches!(timeout(CLOSE_TIMEOUT, sink.feed(Message::Binary(frame))).await, Ok(Ok(()))) {
-                return;
-            }
-        }
-        let _ = timeout(CLOSE_TIMEOUT, sink.flush()).await;
+        // A peer that does not take its acknowledgements asks again when it comes back.
+        let _ = timeout(CLOSE_TIMEOUT, write_rest(sink, frames)).await;
     }
 }
 
@@ -300,6 +302,17 @@ async fn write_all(
             Some(frame) => sink.feed(Message::Binary(frame)).await?,
             None => break,
         }
+    }
+    sink.flush().await
+}
+
+/// Writes all that is queued.
+async fn write_rest<S>(sink: &mut S, frames: &mut OutboxReceiver) -> Result<(), S::Error>
+where
+    S: futures::Sink<Message> + Unpin,
+{
+    while let Some(frame) = frames.try_next() {
+        sink.feed(Message::Binary(frame)).await?;
     }
     sink.flush().await
 }

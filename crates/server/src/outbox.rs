@@ -57,7 +57,7 @@ impl Outbox {
         }
     }
 
-    /// Closes the connection as soon as it can, without waiting for what is queued.
+    /// Closes the connection. What is queued is sent before, if the peer takes it soon.
     pub(crate) fn close(&self, reason: CloseReason) {
         if self.shared.close.set(reason).is_ok() {
             self.shared.closing.notify_one();

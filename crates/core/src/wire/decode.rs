@@ -60,11 +60,39 @@ impl From<minicbor::decode::Error> for DecodeError {
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
+/// "A record, with its keys": how `cbor-x` writes objects unless told not to, as clients of automerge-repo 1.x did not.
+/// An array of the record's number, the list of keys, and the values.
+const RECORD_TAG: u64 = 57_343;
+/// Records that were written before are tagged with their number: an array of the values.
+const RECORD_NUMBERS: std::ops::Range<u64> = 0xe000..0xf000;
+/// Shapes of records in one message, and keys of one shape.
+const RECORDS_MAX: usize = 64;
+
+/// A decoder that remembers the shapes of records.
+struct Input<'b> {
+    decoder: Decoder<'b>,
+    records: Vec<(u64, Vec<&'b str>)>,
+}
+
+impl<'b> std::ops::Deref for Input<'b> {
+    type Target = Decoder<'b>;
+
+    fn deref(&self) -> &Decoder<'b> {
+        &self.decoder
+    }
+}
+
+impl std::ops::DerefMut for Input<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.decoder
+    }
+}
+
 impl Message {
     /// Reads one frame. Byte strings are slices of `frame`, not copies.
     pub fn decode(frame: &Bytes) -> Result<Self> {
         let mut fields = Fields::default();
-        let mut decoder = Decoder::new(frame);
+        let mut decoder = Input { decoder: Decoder::new(frame), records: Vec::new() };
         for_each_key(&mut decoder, |key, d| fields.read(key, d, frame))?;
         let rest = frame.len() - decoder.position();
         if rest > 0 {
@@ -95,7 +123,7 @@ struct Fields {
 }
 
 impl Fields {
-    fn read(&mut self, key: &str, d: &mut Decoder<'_>, frame: &Bytes) -> Result<()> {
+    fn read(&mut self, key: &str, d: &mut Input<'_>, frame: &Bytes) -> Result<()> {
         match key {
             "type" => self.kind = Some(text(d, "type")?.to_owned()),
             "senderId" => self.sender = Some(id(d, "senderId", PeerId::new)?),
@@ -185,11 +213,14 @@ impl Fields {
     }
 }
 
-/// Calls `each` for every key of a map, of known or unknown length.
+/// Calls `each` for every key of a map, of known or unknown length, or of a record.
 fn for_each_key<'b>(
-    d: &mut Decoder<'b>,
-    mut each: impl FnMut(&'b str, &mut Decoder<'b>) -> Result<()>,
+    d: &mut Input<'b>,
+    mut each: impl FnMut(&'b str, &mut Input<'b>) -> Result<()>,
 ) -> Result<()> {
+    if d.datatype()? == Type::Tag {
+        return record_keys(d)?.into_iter().try_for_each(|key| each(key, d));
+    }
     let mut left = d.map()?;
     while more(d, &mut left)? {
         let key = d.str()?;
@@ -198,12 +229,33 @@ fn for_each_key<'b>(
     Ok(())
 }
 
+/// The keys of a record; its values come next, in the same order.
+fn record_keys<'b>(d: &mut Input<'b>) -> Result<Vec<&'b str>> {
+    let bad = || DecodeError::Cbor("a record is malformed".to_owned());
+    let tag = d.tag()?.as_u64();
+    let entries = d.array()?.ok_or_else(bad)?;
+    if RECORD_NUMBERS.contains(&tag) {
+        let known = d.records.iter().find(|(number, _)| *number == tag).ok_or_else(bad)?;
+        return if known.1.len() as u64 == entries { Ok(known.1.clone()) } else { Err(bad()) };
+    }
+    if tag != RECORD_TAG || d.records.len() == RECORDS_MAX {
+        return Err(bad());
+    }
+    let number = d.u64()?;
+    let keys = list(d, "keys of a record", RECORDS_MAX, |d| Ok(d.str()?))?;
+    if keys.len() as u64 + 2 != entries {
+        return Err(bad());
+    }
+    d.records.push((number, keys.clone()));
+    Ok(keys)
+}
+
 /// Collects an array of known or unknown length, with at most `max` entries.
 fn list<'b, T>(
-    d: &mut Decoder<'b>,
+    d: &mut Input<'b>,
     field: &'static str,
     max: usize,
-    mut each: impl FnMut(&mut Decoder<'b>) -> Result<T>,
+    mut each: impl FnMut(&mut Input<'b>) -> Result<T>,
 ) -> Result<Vec<T>> {
     let mut left = d.array()?;
     let mut entries = Vec::new();
@@ -217,7 +269,7 @@ fn list<'b, T>(
 }
 
 /// Whether a container has another entry; takes the break that ends one of unknown length.
-fn more(d: &mut Decoder<'_>, left: &mut Option<u64>) -> Result<bool> {
+fn more(d: &mut Input<'_>, left: &mut Option<u64>) -> Result<bool> {
     match left {
         Some(0) => Ok(false),
         Some(n) => {
@@ -233,10 +285,7 @@ fn more(d: &mut Decoder<'_>, left: &mut Option<u64>) -> Result<bool> {
 }
 
 /// `undefined` and `null` stand for absent: stock clients send keys without a value as `undefined`.
-fn optional<'b, T>(
-    d: &mut Decoder<'b>,
-    read: impl FnOnce(&mut Decoder<'b>) -> Result<T>,
-) -> Result<Option<T>> {
+fn optional<'b, T>(d: &mut Input<'b>, read: impl FnOnce(&mut Input<'b>) -> Result<T>) -> Result<Option<T>> {
     if matches!(d.datatype()?, Type::Null | Type::Undefined) {
         d.skip()?;
         return Ok(None);
@@ -244,7 +293,7 @@ fn optional<'b, T>(
     read(d).map(Some)
 }
 
-fn text<'b>(d: &mut Decoder<'b>, field: &'static str) -> Result<&'b str> {
+fn text<'b>(d: &mut Input<'b>, field: &'static str) -> Result<&'b str> {
     let text = d.str()?;
     if text.len() > TEXT_BYTES_MAX {
         return Err(DecodeError::TooLong { field, max: TEXT_BYTES_MAX });
@@ -253,7 +302,7 @@ fn text<'b>(d: &mut Decoder<'b>, field: &'static str) -> Result<&'b str> {
 }
 
 fn id<T>(
-    d: &mut Decoder<'_>,
+    d: &mut Input<'_>,
     field: &'static str,
     new: fn(&str) -> std::result::Result<T, InvalidId>,
 ) -> Result<T> {
@@ -261,7 +310,7 @@ fn id<T>(
 }
 
 /// A text by the protocol; some peers send the 16 bytes.
-fn document_id(d: &mut Decoder<'_>) -> Result<DocumentId> {
+fn document_id(d: &mut Input<'_>) -> Result<DocumentId> {
     Ok(match d.datatype()? {
         Type::String => d.str()?.parse()?,
         _ => DocumentId::try_from(d.bytes()?)?,
@@ -269,7 +318,7 @@ fn document_id(d: &mut Decoder<'_>) -> Result<DocumentId> {
 }
 
 /// A byte string as a slice of the frame. Tag 64 ("typed array of bytes") is what some encoders put before it.
-fn bytes(d: &mut Decoder<'_>, frame: &Bytes) -> Result<Bytes> {
+fn bytes(d: &mut Input<'_>, frame: &Bytes) -> Result<Bytes> {
     if d.datatype()? == Type::Tag && d.tag()? != Tag::new(64) {
         return Err(DecodeError::Cbor("field `data` has an unknown tag".to_owned()));
     }
@@ -277,7 +326,7 @@ fn bytes(d: &mut Decoder<'_>, frame: &Bytes) -> Result<Bytes> {
 }
 
 /// JavaScript writes numbers above 2^32 as floats.
-fn number(d: &mut Decoder<'_>) -> Result<f64> {
+fn number(d: &mut Input<'_>) -> Result<f64> {
     Ok(match d.datatype()? {
         Type::F16 => f64::from(d.f16()?),
         Type::F32 => f64::from(d.f32()?),
@@ -287,7 +336,7 @@ fn number(d: &mut Decoder<'_>) -> Result<f64> {
     })
 }
 
-fn unsigned(d: &mut Decoder<'_>) -> Result<u64> {
+fn unsigned(d: &mut Input<'_>) -> Result<u64> {
     let number = number(d)?;
     if number.is_finite() && number >= 0.0 {
         Ok(number as u64)
@@ -296,17 +345,17 @@ fn unsigned(d: &mut Decoder<'_>) -> Result<u64> {
     }
 }
 
-fn versions(d: &mut Decoder<'_>) -> Result<Vec<String>> {
+fn versions(d: &mut Input<'_>) -> Result<Vec<String>> {
     list(d, "supportedProtocolVersions", PROTOCOL_VERSIONS_MAX, |d| {
         text(d, "supportedProtocolVersions").map(str::to_owned)
     })
 }
 
-fn storages(d: &mut Decoder<'_>, field: &'static str) -> Result<Vec<StorageId>> {
+fn storages(d: &mut Input<'_>, field: &'static str) -> Result<Vec<StorageId>> {
     list(d, field, SUBSCRIPTIONS_MAX, |d| id(d, field, StorageId::new))
 }
 
-fn peer_metadata(d: &mut Decoder<'_>) -> Result<PeerMetadata> {
+fn peer_metadata(d: &mut Input<'_>) -> Result<PeerMetadata> {
     let mut metadata = PeerMetadata::default();
     for_each_key(d, |key, d| {
         match key {
@@ -320,7 +369,7 @@ fn peer_metadata(d: &mut Decoder<'_>) -> Result<PeerMetadata> {
     Ok(metadata)
 }
 
-fn remote_heads(d: &mut Decoder<'_>) -> Result<Vec<RemoteHeads>> {
+fn remote_heads(d: &mut Input<'_>) -> Result<Vec<RemoteHeads>> {
     let mut all = Vec::new();
     for_each_key(d, |storage, d| {
         if all.len() == REMOTE_STORAGES_MAX {
@@ -344,7 +393,7 @@ fn remote_heads(d: &mut Decoder<'_>) -> Result<Vec<RemoteHeads>> {
 }
 
 /// A change hash in base58check, as automerge-repo writes heads.
-fn head(d: &mut Decoder<'_>) -> Result<ChangeHash> {
+fn head(d: &mut Input<'_>) -> Result<ChangeHash> {
     let mut buffer = [0u8; 36];
     let text = d.str()?;
     match bs58::decode(text).with_check(None).onto(&mut buffer) {
@@ -353,7 +402,7 @@ fn head(d: &mut Decoder<'_>) -> Result<ChangeHash> {
     }
 }
 
-fn rejections(d: &mut Decoder<'_>) -> Result<Vec<Rejection>> {
+fn rejections(d: &mut Input<'_>) -> Result<Vec<Rejection>> {
     list(d, "rejected", crate::limits::REJECTED_MAX, |d| {
         let (mut hash, mut reason) = (None, String::new());
         for_each_key(d, |key, d| {

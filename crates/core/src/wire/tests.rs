@@ -83,6 +83,20 @@ fn the_forms_of_stock_clients_are_read() {
     assert_eq!(message.body, Body::Join { metadata, versions: vec!["1".into()] });
 }
 
+/// As clients of automerge-repo 1.0 write it: an object is a record, with its keys where its shape comes first.
+#[test]
+fn records_are_read() {
+    let join = "d9dfff8519e0008364747970656873656e64657249647819737570706f7274656450726f746f636f6c56657273696f6e73\
+                646a6f696e6170816131";
+    let message = Message::decode(&hex::decode(join).unwrap().into()).unwrap();
+    assert_eq!(message.sender, Some(peer("p")));
+    assert_eq!(message.body, Body::Join { metadata: PeerMetadata::default(), versions: vec!["1".into()] });
+    // A record of a shape that was never shown, and one that has fewer values than keys.
+    for damaged in ["d9e00081616a", "d9dfff8319e0008264747970656873656e6465724964646a6f696e"] {
+        assert!(matches!(Message::decode(&hex::decode(damaged).unwrap().into()), Err(DecodeError::Cbor(_))));
+    }
+}
+
 #[test]
 fn a_document_id_of_bytes_and_data_with_tag_64_are_read() {
     let mut frame = vec![0xbf];
