@@ -153,6 +153,8 @@ pub struct Document {
 #[derive(Debug)]
 struct Append {
     id: AppendId,
+    /// Whose changes these are.
+    sender: ConnectionId,
     /// How long the history is once this is durable.
     history_len: Index,
 }
@@ -354,11 +356,7 @@ impl Document {
             self.stale.insert(*connection);
         }
         self.announce_remote_heads();
-        let sender =
-            self.peers.iter().find(|(_, peer)| matches!(peer.busy, Some(Busy::Appending(of, _)) if of == id));
-        if let Some(connection) = sender.map(|(connection, _)| *connection) {
-            self.finish_append(connection);
-        }
+        self.finish_append(append.sender, id);
     }
 
     /// Whether the records of an append are durable is not known. All peers are let go: they connect again and find out from a document that was
@@ -456,7 +454,7 @@ impl Document {
         if intake.records.is_empty() {
             self.finish_message(connection, message);
         } else {
-            let id = self.append(intake.records);
+            let id = self.append(connection, intake.records);
             if let Some(peer) = self.peers.get_mut(&connection) {
                 peer.busy = Some(Busy::Appending(id, message));
             }
@@ -464,10 +462,10 @@ impl Document {
         if within_limits { Ok(()) } else { Err(PeerFault::TooManyOrphans) }
     }
 
-    fn append(&mut self, records: Vec<Record>) -> AppendId {
+    fn append(&mut self, sender: ConnectionId, records: Vec<Record>) -> AppendId {
         let id = AppendId(self.next_append);
         self.next_append += 1;
-        self.appends.push_back(Append { id, history_len: self.history.staged_len() });
+        self.appends.push_back(Append { id, sender, history_len: self.history.staged_len() });
         self.effects.push_back(Effect::Append { id, records });
         id
     }
@@ -534,9 +532,11 @@ impl Document {
         }
     }
 
-    fn finish_append(&mut self, connection: ConnectionId) {
+    /// The sender's message counts now; unless the connection is gone, or joined again meanwhile.
+    fn finish_append(&mut self, connection: ConnectionId, id: AppendId) {
         let Some(peer) = self.peers.get_mut(&connection) else { return };
-        let Some(Busy::Appending(_, message)) = peer.busy.take() else { return };
+        let is_this = |busy: &mut Busy| matches!(busy, Busy::Appending(of, _) if *of == id);
+        let Some(Busy::Appending(_, message)) = peer.busy.take_if(is_this) else { return };
         self.finish_message(connection, message);
         if let Err(fault) = self.take_inbox(connection) {
             self.close(connection, fault);

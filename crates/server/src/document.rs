@@ -3,7 +3,7 @@
 //! All that happens to a document goes through its mailbox, and all that it wants goes out as effects of the core's
 //! [`Document`]. There are no locks here: the task is the only one that touches it.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,7 +59,11 @@ struct Task {
     hub: Arc<Hub>,
     store: Arc<dyn Store>,
     document: Document,
+    /// The document's id as it is written into every frame.
+    id_text: String,
     attached: HashMap<ConnectionId, Attached>,
+    /// Connections that sent something that may not be dealt with yet.
+    unsettled: HashSet<ConnectionId>,
     /// On their way to disk, in order; only the first one is waited for.
     appends: VecDeque<(AppendId, StoreFuture<()>)>,
     unpacking: FuturesUnordered<JoinHandle<Unpacked>>,
@@ -98,7 +102,8 @@ pub(crate) async fn run(
     metrics::gauge!("highwater_documents_open").increment(1);
     let (attached, appends) = (HashMap::new(), VecDeque::new());
     let (unpacking, settling) = (FuturesUnordered::new(), Vec::new());
-    let mut task = Task { hub, store, document, attached, appends, unpacking, settling };
+    let (id_text, unsettled) = (id.to_string(), HashSet::new());
+    let mut task = Task { hub, store, document, id_text, attached, unsettled, appends, unpacking, settling };
     let end = task.serve(&mut mailbox).await;
     metrics::gauge!("highwater_documents_open").decrement(1);
     if let End::StoreFailed(error) = end {
@@ -192,6 +197,7 @@ impl Task {
             Command::Sync { connection, data, is_request, permit } => {
                 if let Some(attached) = self.attached.get_mut(&connection) {
                     attached.permits.push(permit);
+                    self.unsettled.insert(connection);
                 }
                 self.document.set_time(crate::now_ms());
                 if let Err(fault) = self.document.handle_sync(connection, data, is_request) {
@@ -248,7 +254,7 @@ impl Task {
         let (sender, body) = match outgoing {
             Outgoing::Sync(message) => {
                 let write = |out: &mut Vec<u8>| message.encode_into(out);
-                return Some(encode_sync(ours, &attached.peer, document, message.encoded_len(), write));
+                return Some(encode_sync(ours, &attached.peer, &self.id_text, message.encoded_len(), write));
             }
             Outgoing::Unavailable => (ours.clone(), Body::DocUnavailable { document }),
             Outgoing::Ephemeral { sender, ephemeral } => (sender, Body::Ephemeral(ephemeral)),
@@ -275,8 +281,8 @@ impl Task {
 
     /// Gives back the permits of connections of which nothing is pending, and answers those who wait for that.
     fn settle(&mut self) {
-        for (connection, attached) in &mut self.attached {
-            if !attached.permits.is_empty() && self.document.is_settled(*connection) {
+        for connection in self.unsettled.extract_if(|connection| self.document.is_settled(*connection)) {
+            if let Some(attached) = self.attached.get_mut(&connection) {
                 attached.permits.clear();
             }
         }

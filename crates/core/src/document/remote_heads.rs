@@ -45,7 +45,7 @@ impl RemoteHeadsBook {
         let entries = &self.entries;
         let durable =
             |storage: &StorageId| entries.get(storage).filter(|entry| is_durable(&entry.heads, history));
-        let news = self.news.iter().filter_map(|storage| durable(storage));
+        let news = self.news.iter().filter_map(durable);
         let news: Vec<_> = news.map(|entry| (entry.from, entry.heads.clone())).collect();
         for (_, heads) in &news {
             self.news.remove(&heads.storage);
