@@ -37,8 +37,9 @@ pub const ORPHAN_BYTES_MAX: usize = 64 << 20;
 pub const REJECTED_MAX: usize = 10_000;
 /// Refused changes that are stored per document; later ones are still refused, but their bytes are not kept.
 pub const QUARANTINE_MAX: usize = 1_000;
-/// Size of the changes in one outgoing sync message; a longer stretch is sent in several, each after an answer.
-pub const SEND_CHANGES_BYTES_MAX: usize = 16 << 20;
+/// Size of the changes in one outgoing sync message, unless a single one is larger; a longer stretch is sent in several, each after an answer.
+/// Clients in Rust take frames of at most 16 MiB unless they are told otherwise.
+pub const SEND_CHANGES_BYTES_MAX: usize = 8 << 20;
 /// Changes sent to a peer that it has not answered, beyond which new heads alone do not start another message.
 pub const UNANSWERED_CHANGES_MAX: usize = 4_096;
 /// Sync messages with at most this many bytes of changes are unpacked at once; longer ones on the blocking pool.

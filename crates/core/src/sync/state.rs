@@ -248,12 +248,14 @@ impl State {
         wanted.dedup();
         wanted.retain(|index| self.sent.binary_search(index).is_err());
         let mut room = SEND_CHANGES_BYTES_MAX;
-        let fitting = wanted.iter().take_while(|index| {
-            let fits = room > 0;
-            room = room.saturating_sub(history.bytes(**index).len());
+        let fits = |index: &&Index| {
+            let len = history.bytes(**index).len();
+            // A change larger than the room goes alone.
+            let fits = len <= room || room == SEND_CHANGES_BYTES_MAX;
+            room = room.saturating_sub(len);
             fits
-        });
-        let fitting = fitting.count();
+        };
+        let fitting = wanted.iter().take_while(fits).count();
         wanted.truncate(fitting);
         wanted
     }

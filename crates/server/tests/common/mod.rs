@@ -129,7 +129,11 @@ impl Socket {
                     Some(Ok(Frame::Binary(frame))) => return Ok(Message::decode(&frame).unwrap().body),
                     Some(Ok(Frame::Close(close))) => return Err(close),
                     Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return Err(None),
+                    Some(Err(error)) => {
+                        eprintln!("{error:?}");
+                        return Err(None);
+                    }
+                    None => return Err(None),
                 }
             }
         })

@@ -1,0 +1,204 @@
+//! Nothing is said before it is stored, whatever the store does, and however a connection or the server ends.
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+
+use common::*;
+use futures::SinkExt;
+use highwater_server::OpenStore;
+use highwater_storage::{FaultyStore, Pace, Store};
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+async fn server_on(store: &FaultyStore) -> TestServer {
+    TestServer::start(config(), always(Arc::new(store.clone()))).await
+}
+
+/// Waits until the server has asked the store for something.
+async fn in_flight(store: &FaultyStore) {
+    patiently(async {
+        while store.in_flight() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// A client that has sent its first change, which is on its way to disk.
+async fn uploading(server: &TestServer, store: &FaultyStore) -> Client {
+    let mut client = Client::open(server, "a", document(1)).await;
+    while !client.unavailable {
+        client.step().await.unwrap();
+    }
+    client.edit("n", 1);
+    client.push().await;
+    in_flight(store).await;
+    client
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_or_passed_on_before_it_is_stored() {
+    let store = FaultyStore::new(Pace::Manual);
+    let server = server_on(&store).await;
+    let mut reader = Client::open(&server, "reader", document(1)).await;
+    while !reader.unavailable {
+        reader.step().await.unwrap();
+    }
+    let mut writer = uploading(&server, &store).await;
+    // Everything that either was told until now, it was told before the commit.
+    let told = tokio::time::timeout(std::time::Duration::from_millis(200), async {
+        tokio::select! { _ = writer.step() => (), _ = reader.step() => () }
+    });
+    assert!(told.await.is_err(), "the server said something while nothing was stored");
+    assert!(!writer.is_acknowledged() && reader.value("n").is_none());
+    assert!(store.step());
+    writer.acknowledged().await;
+    reader.until("n", 1).await;
+}
+
+#[tokio::test]
+async fn a_close_is_answered_when_all_before_it_is_stored() {
+    let store = FaultyStore::new(Pace::Manual);
+    let server = server_on(&store).await;
+    let mut client = uploading(&server, &store).await;
+    let close = CloseFrame { code: 1000.into(), reason: "".into() };
+    client.socket.stream.send(Frame::Close(Some(close))).await.unwrap();
+    let answer = tokio::time::timeout(std::time::Duration::from_millis(200), client.socket.try_receive());
+    assert!(answer.await.is_err(), "the close was answered while nothing was stored");
+    assert!(store.step());
+    assert_eq!(client.socket.closed().await.0, Some(1000));
+    assert_eq!(store.durable(document(1)).unwrap().changes.len(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_store_sends_everybody_away_until_it_has_been_opened_again() {
+    let current = Arc::new(Mutex::new(FaultyStore::new(Pace::Immediate)));
+    let opener = current.clone();
+    let open: OpenStore = Arc::new(move || {
+        let mut store = opener.lock().unwrap();
+        // The first call opens what is there; every later one comes after a failure.
+        *store = store.reopen();
+        Ok(Arc::new(store.clone()) as Arc<dyn Store>)
+    });
+    let server = TestServer::start(config(), open).await;
+    let mut client = Client::open(&server, "a", document(1)).await;
+    client.edit("n", 1);
+    client.push().await;
+    client.acknowledged().await;
+    current.lock().unwrap().fail_append_after(0);
+    client.edit("n", 2);
+    client.push().await;
+    let close = loop {
+        match client.step().await {
+            Ok(()) => assert!(!client.is_acknowledged(), "a failed append was acknowledged"),
+            Err(close) => break close,
+        }
+    };
+    assert_eq!(close.map(|close| u16::from(close.code)), Some(1013));
+    patiently(async {
+        while !server.get("/readyz").await.starts_with("HTTP/1.1 200") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut again = Client::with(&server, "a", document(1), client.doc.clone()).await;
+    again.acknowledged().await;
+    assert!(current.lock().unwrap().durable(document(1)).unwrap().changes.len() >= 2);
+}
+
+#[tokio::test]
+async fn a_document_that_cannot_be_read_is_refused_and_others_are_served() {
+    let store = FaultyStore::new(Pace::Immediate);
+    {
+        let server = server_on(&store).await;
+        for n in [1, 2] {
+            let mut client = Client::open(&server, "a", document(n)).await;
+            client.edit("n", 1);
+            client.push().await;
+            client.acknowledged().await;
+        }
+        server.stopped().await.unwrap();
+    }
+    let store = store.reopen();
+    store.damage(document(1));
+    let server = server_on(&store).await;
+    let mut refused = Client::open(&server, "b", document(1)).await;
+    let close = loop {
+        match refused.step().await {
+            Ok(()) => assert!(!refused.unavailable, "damage was reported as absence"),
+            Err(close) => break close,
+        }
+    };
+    assert_eq!(close.map(|close| u16::from(close.code)), Some(1013));
+    let mut served = Client::open(&server, "c", document(2)).await;
+    served.until("n", 1).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_acknowledges_what_it_took_and_nothing_else() {
+    let store = FaultyStore::new(Pace::Immediate);
+    let mut server = server_on(&store).await;
+    let mut clients = Vec::new();
+    for n in 0..8 {
+        clients.push(Client::open(&server, &format!("client-{n}"), document(n)).await);
+    }
+    let working = clients.into_iter().map(|mut client| {
+        tokio::spawn(async move {
+            let mut acknowledged = 0;
+            for n in 0.. {
+                client.edit("n", n);
+                client.push().await;
+                while !client.is_acknowledged() {
+                    if let Err(close) = client.step().await {
+                        return (client, acknowledged, close);
+                    }
+                }
+                acknowledged = n + 1;
+            }
+            unreachable!("the server stops")
+        })
+    });
+    let working: Vec<_> = working.collect();
+    // Under load: once every document has something.
+    patiently(async {
+        while store.durable_documents().len() < 8 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    server.begin_stop();
+    for client in working {
+        let (client, acknowledged, close) = patiently(client).await.unwrap();
+        let stored = store.durable(client.id).unwrap().changes.len();
+        assert!(stored as i64 >= acknowledged, "{acknowledged} acknowledged, {stored} stored");
+        let close = close.expect("a close frame");
+        assert_eq!(u16::from(close.code), 1012);
+        assert!(close.reason.contains("retry in"), "{}", close.reason);
+    }
+    server.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn health_tells_ready_from_alive() {
+    let store = FaultyStore::new(Pace::Immediate);
+    let server = server_on(&store).await;
+    assert!(server.get("/livez").await.starts_with("HTTP/1.1 200"));
+    assert!(server.get("/readyz").await.starts_with("HTTP/1.1 200"));
+    let page = server.get("/").await;
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("automerge-repo"), "{page}");
+    assert!(server.get("/v1/sync").await.starts_with("HTTP/1.1 4"));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_mid_upload_is_stored_all_the_same() {
+    let store = FaultyStore::new(Pace::Manual);
+    let server = server_on(&store).await;
+    let client = uploading(&server, &store).await;
+    drop(client);
+    assert!(store.step());
+    assert_eq!(store.durable(document(1)).unwrap().changes.len(), 1);
+    store.set_pace(Pace::Immediate);
+    let mut late = Client::open(&server, "late", document(1)).await;
+    late.until("n", 1).await;
+}
