@@ -1,0 +1,237 @@
+//! The server of the simulation: a document engine, a disk, and the checks on everything that is said.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+
+use automerge::AutoCommit;
+use bytes::Bytes;
+use highwater_core::change::{self, Change};
+use highwater_core::document::{ConnectionId, Document, Effect, Outgoing};
+use highwater_core::sync::{BloomFilter, Message};
+use highwater_core::{ChangeHash, DocumentId};
+
+use super::Rng;
+use super::disk::{Disk, Stored};
+
+pub(crate) const DOCUMENT: DocumentId = DocumentId::from_bytes([7; 16]);
+
+/// More effects than this without any input in between can only be a loop.
+const EFFECTS_MAX: usize = 10_000;
+
+pub(crate) struct Hub<D> {
+    pub(crate) document: Document,
+    pub(crate) disk: D,
+    /// Uploads that are being taken apart.
+    unpacking: Vec<(ConnectionId, Vec<Bytes>)>,
+    /// The mistake that the checks are there to find: an append counts as done as soon as it is asked for.
+    pub(crate) acknowledges_early: bool,
+    /// Everything that any peer was ever told that the server has.
+    told: HashSet<ChangeHash>,
+    /// All that was handed to the disk and may be on it.
+    known: HashMap<ChangeHash, Change>,
+    /// What would be served after a power cut, and how many records that is.
+    survivor: (usize, Document),
+    pub(crate) trace: Option<String>,
+}
+
+impl<D: Disk> Hub<D> {
+    pub(crate) fn new(disk: D) -> Self {
+        Self {
+            document: Document::new(DOCUMENT),
+            disk,
+            unpacking: Vec::new(),
+            acknowledges_early: false,
+            told: HashSet::new(),
+            known: HashMap::new(),
+            survivor: (0, Document::new(DOCUMENT)),
+            trace: None,
+        }
+    }
+
+    /// Does what the document asks for, and returns what is to be sent.
+    pub(crate) fn pump(&mut self) -> Result<Vec<(ConnectionId, Outgoing)>, String> {
+        let mut sends = Vec::new();
+        for _ in 0..EFFECTS_MAX {
+            let Some(effect) = self.document.poll_effect() else { return Ok(sends) };
+            self.note(|| format!("{effect:?}"));
+            match effect {
+                Effect::Append { id, records } => {
+                    for record in &records {
+                        self.learn(record.bytes())?;
+                    }
+                    self.disk.append(id, records);
+                    if self.acknowledges_early {
+                        self.document.handle_appended(id);
+                    }
+                }
+                Effect::Unpack { connection, chunks } => self.unpacking.push((connection, chunks)),
+                Effect::Send { connection, outgoing } => {
+                    self.check(connection, &outgoing)?;
+                    sends.push((connection, outgoing));
+                }
+                Effect::Close { fault, .. } => return Err(format!("an honest peer was closed: {fault}")),
+            }
+        }
+        Err(format!("more than {EFFECTS_MAX} effects in a row"))
+    }
+
+    /// Adds a line to the trace, if there is one.
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            writeln!(trace, "{}", line()).expect("a string takes all");
+        }
+    }
+
+    /// The oldest append ends. `Err` holds why it failed; the document is of no use then.
+    pub(crate) fn finish_append(&mut self, rng: &mut Rng) -> Option<Result<(), String>> {
+        let finished = self.disk.finish(rng)?;
+        Some(finished.map(|id| {
+            if !self.acknowledges_early {
+                self.document.handle_appended(id);
+            }
+        }))
+    }
+
+    /// Some upload has been taken apart.
+    pub(crate) fn finish_unpack(&mut self, rng: &mut Rng) -> bool {
+        if self.unpacking.is_empty() {
+            return false;
+        }
+        let (connection, chunks) = self.unpacking.swap_remove(rng.below(self.unpacking.len()));
+        self.document.handle_unpacked(connection, change::unpack(&chunks));
+        true
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.disk.is_busy() || !self.unpacking.is_empty()
+    }
+
+    /// The process or the power ends, and a new server starts from what is on the disk.
+    pub(crate) fn restart(&mut self, rng: &mut Rng) -> Result<(), String> {
+        self.unpacking.clear();
+        let stored = self.disk.restart(rng);
+        self.known.clear();
+        for bytes in &stored.changes {
+            self.learn(bytes)?;
+        }
+        self.document = restore(stored)?;
+        match self.told.iter().find(|hash| !self.document.contains(hash)) {
+            Some(lost) => Err(format!("{lost} was acknowledged and is gone after a restart")),
+            None => Ok(()),
+        }
+    }
+
+    /// What the store holds gives the same document as the one in memory.
+    pub(crate) fn check_stored(&self) -> Result<(), String> {
+        let restored = restore(self.disk.durable())?;
+        if restored.heads() != self.document.heads() || restored.len() != self.document.len() {
+            return Err("the stored document is not the served one".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The stored document, as stock automerge makes it from the stored changes.
+    pub(crate) fn materialise(&self) -> Result<AutoCommit, String> {
+        let stored = self.disk.durable();
+        let mut document = AutoCommit::new();
+        let changes = stored.changes.iter().map(|bytes| automerge::Change::try_from(&bytes[..]));
+        let changes: Vec<_> = changes.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        // Orphans among them stay in automerge's queue.
+        let changes = changes.into_iter().filter(|change| self.document.contains(&change.hash()));
+        document.apply_changes(changes).map_err(|error| error.to_string())?;
+        Ok(document)
+    }
+
+    fn learn(&mut self, bytes: &Bytes) -> Result<(), String> {
+        let change = Change::parse(bytes.clone()).map_err(|error| error.to_string())?;
+        self.known.insert(change.hash, change);
+        Ok(())
+    }
+
+    /// Everything that anybody was ever told would survive a power cut at this moment.
+    pub(crate) fn check_promise(&mut self) -> Result<(), String> {
+        self.look_at_survivor()?;
+        match self.told.iter().find(|hash| !self.survivor.1.contains(hash)) {
+            Some(hash) => Err(format!("{hash} was told and would be lost in a power cut")),
+            None => Ok(()),
+        }
+    }
+
+    fn look_at_survivor(&mut self) -> Result<(), String> {
+        let stored = self.disk.durable();
+        let records = stored.changes.len() + stored.quarantined.len();
+        if records != self.survivor.0 {
+            self.survivor = (records, restore(stored)?);
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, connection: ConnectionId, outgoing: &Outgoing) -> Result<(), String> {
+        self.look_at_survivor()?;
+        match outgoing {
+            Outgoing::Sync(message) => self.check_sync(message),
+            Outgoing::Unavailable => {
+                // An upload of a peer that is gone is not going to be taken in.
+                let counts = |other: ConnectionId| other != connection && self.document.is_attached(other);
+                let uploads = self.unpacking.iter().any(|(other, _)| counts(*other));
+                if uploads || self.disk.is_busy() || !self.survivor.1.is_empty() {
+                    return Err("unavailable, although there is something".to_owned());
+                }
+                Ok(())
+            }
+            Outgoing::RemoteHeads(entries) => {
+                let heads: Vec<_> = entries.iter().flat_map(|entry| entry.heads.iter().copied()).collect();
+                self.tell("remote heads", &heads)
+            }
+            Outgoing::Ephemeral { .. } | Outgoing::Rejected(_) => Ok(()),
+        }
+    }
+
+    /// Nothing in the message names, implies or carries a change that a power cut could take back.
+    fn check_sync(&mut self, message: &Message) -> Result<(), String> {
+        self.tell("heads", &message.heads)?;
+        for have in &message.have {
+            self.tell("last_sync", &have.last_sync)?;
+            let implied = self.since(&have.last_sync);
+            if have.bloom != BloomFilter::from_hashes(implied.iter()) {
+                return Err("a filter is not that of the changes since `last_sync`".to_owned());
+            }
+            self.tell("change in a filter", &implied)?;
+        }
+        let carried = change::unpack(&message.chunks).map_err(|error| error.to_string())?;
+        let carried: Vec<_> = carried.iter().map(|change| change.hash).collect();
+        self.tell("forwarded change", &carried)?;
+        match message.need.iter().find(|hash| self.known.contains_key(hash)) {
+            Some(asked) => Err(format!("asks for {asked}, which has arrived")),
+            None => Ok(()),
+        }
+    }
+
+    fn tell(&mut self, what: &str, hashes: &[ChangeHash]) -> Result<(), String> {
+        for hash in hashes {
+            if !self.survivor.1.contains(hash) {
+                return Err(format!("{what} {hash} would be lost in a power cut"));
+            }
+            self.told.insert(*hash);
+        }
+        Ok(())
+    }
+
+    /// The changes that the document counts as durable and that are not ancestors of `ground`, found anew from the changes themselves.
+    fn since(&self, ground: &[ChangeHash]) -> Vec<ChangeHash> {
+        let mut covered = HashSet::new();
+        let mut stack = ground.to_vec();
+        while let Some(hash) = stack.pop() {
+            if covered.insert(hash) {
+                stack.extend(self.known.get(&hash).into_iter().flat_map(|change| &change.deps));
+            }
+        }
+        let all = self.known.keys().filter(|hash| self.document.contains(hash));
+        all.filter(|hash| !covered.contains(hash)).copied().collect()
+    }
+}
+
+fn restore(stored: Stored) -> Result<Document, String> {
+    Document::restore(DOCUMENT, stored.changes, stored.quarantined)
+        .map_err(|(place, error)| format!("stored change {place}: {error}"))
+}

@@ -1,0 +1,58 @@
+//! The document engine against stock `automerge` peers, over random schedules.
+//!
+//! `HIGHWATER_SEED=n` runs one seed, and with `HIGHWATER_TRACE=1` shows what happens in it; `HIGHWATER_FULL=1` runs 10,000 seeds (with `--release`).
+
+mod network;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use network::disk::SlowDisk;
+use network::{Tally, World};
+
+fn steps(seed: u64) -> usize {
+    30 + (seed % 7) as usize * 30
+}
+
+/// Runs a seed; the error says what went wrong.
+fn run(seed: u64) -> Result<Tally, String> {
+    let mut world = World::new(seed, SlowDisk::default());
+    let shows = std::env::var_os("HIGHWATER_TRACE").is_some();
+    world.hub.trace = shows.then(String::new);
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.run(steps(seed))));
+    if let Some(trace) = &world.hub.trace {
+        println!("{trace}");
+    }
+    match outcome {
+        Ok(Ok(())) => Ok(world.tally),
+        Ok(Err(failure)) => Err(format!("HIGHWATER_SEED={seed}: {failure}; {:?}", world.tally)),
+        Err(_) => Err(format!("HIGHWATER_SEED={seed} panicked")),
+    }
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("HIGHWATER_SEED") {
+        Some(seed) => seed..seed + 1,
+        None if std::env::var_os("HIGHWATER_FULL").is_some() => 0..10_000,
+        None => 0..300,
+    }
+}
+
+#[test]
+fn random_schedules_converge() {
+    let failures: Vec<String> = seeds().filter_map(|seed| run(seed).err()).collect();
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let trace = |seed| {
+        let mut world = World::new(seed, SlowDisk::default());
+        world.hub.trace = Some(String::new());
+        world.run(steps(seed)).expect("a schedule that converges");
+        world.hub.trace
+    };
+    for seed in 0..10 {
+        assert!(trace(seed) == trace(seed), "seed {seed}");
+    }
+}
