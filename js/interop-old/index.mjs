@@ -1,5 +1,5 @@
 // The pinned old packages under one roof. They live in a package of their own because their version
 // ranges would otherwise be met by newer releases next door.
-export * as Automerge from "@automerge/automerge"
+export { next as Automerge } from "@automerge/automerge"
 export { Repo } from "@automerge/automerge-repo"
 export { BrowserWebSocketClientAdapter as WebSocketClientAdapter } from "@automerge/automerge-repo-network-websocket"

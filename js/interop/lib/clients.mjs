@@ -66,9 +66,10 @@ class Client extends EventEmitter {
     clearInterval(this.adapter.timerId)
     const { socket } = this.adapter
     if (!socket) return
-    for (const name of ["open", "message", "close"]) {
-      const listener = this.adapter[`on${name[0].toUpperCase()}${name.slice(1)}`]
-      socket.removeEventListener(name, listener)
+    const { onOpen, onMessage, onClose, onError } = this.adapter
+    const listeners = { open: onOpen, message: onMessage, close: onClose, error: onError }
+    for (const [name, listener] of Object.entries(listeners)) {
+      if (listener) socket.removeEventListener(name, listener)
     }
     socket.on("error", () => {})
     socket.terminate()

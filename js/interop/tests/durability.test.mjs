@@ -30,6 +30,19 @@ class Witness {
   }
 }
 
+// When a message and the close of the socket reach automerge-repo 2.5 together, it takes in the message,
+// fails to send its answer, and is left with a document that it cannot change any more.
+const STUCK = /change an outdated document/
+
+/** Edits a document that is about to lose its server; a client that got stuck by that has no more to say. */
+function edit(handle, n) {
+  try {
+    handle.change(doc => (doc.n = n))
+  } catch (error) {
+    if (!STUCK.test(error.message)) throw error
+  }
+}
+
 /** Opens every document with a fresh client and lists what was acknowledged and is not there. */
 async function missing(world, witnesses) {
   const reader = await world.client(newest)
@@ -70,7 +83,7 @@ describe.each(versions)("$name", version => {
         for (const { client } of writers) client.on("acknowledged", onAck)
       })
       for (let i = 0; !killed && i < 10_000; i++) {
-        for (const handle of handles) handle.change(doc => (doc.n = i))
+        for (const handle of handles) edit(handle, i)
         await breath(5)
       }
       await within(20_000, "the fatal acknowledgement", died)
@@ -130,7 +143,7 @@ describe.each(versions)("$name", version => {
       }
       for (const { client } of writers) client.on("acknowledged", onAck)
       for (let i = 0; world.server.running && i < 10_000; i++) {
-        for (const handle of handles) handle.change(doc => (doc.n = i))
+        for (const handle of handles) edit(handle, i)
         await breath(5)
       }
       expect(await ended, `round ${round}`).toEqual({ code: 0, signal: null })
@@ -144,4 +157,24 @@ describe.each(versions)("$name", version => {
       expect(await missing(world, witnesses), `round ${round}`).toEqual([])
     }
   }, full ? 300_000 : 60_000)
+
+  test.runIf(full)("clients outlive restarts of the server with their documents in order", async ({ world }) => {
+    const writers = await Promise.all([1, 2, 3, 4].map(() => world.clientOnLine(version)))
+    const handles = writers.map(({ client }) => client.create({ list: [] }))
+    const restarts = 20
+    for (let round = 0; round < restarts; round++) {
+      let ended
+      for (let i = 0; i < 50; i++) {
+        if (i === 20) ended = world.server.stop().then(() => world.server.start())
+        for (const handle of handles) handle.change(doc => doc.list.push(`${round}.${i}`))
+        await breath(5)
+      }
+      await ended
+      await Promise.all(writers.map(({ client }, w) => client.saved(handles[w])))
+    }
+    const reader = await world.client(newest)
+    for (const handle of handles) {
+      expect(reader.doc(await reader.find(handle.url)).list).toHaveLength(restarts * 50)
+    }
+  }, 300_000)
 })

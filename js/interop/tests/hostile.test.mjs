@@ -3,12 +3,13 @@
 import { randomBytes } from "node:crypto"
 import { once } from "node:events"
 import { connect } from "node:net"
+import * as Automerge from "@automerge/automerge"
 import { Encoder } from "cbor-x"
 import { describe, expect } from "vitest"
 import { WebSocket } from "ws"
 import { converged } from "../lib/clients.mjs"
 import { within } from "../lib/wait.mjs"
-import { test } from "../lib/world.mjs"
+import { full, test } from "../lib/world.mjs"
 
 const cbor = new Encoder({ tagUint8Array: false, useRecords: false })
 const STRANGER = "stranger"
@@ -135,6 +136,47 @@ describe("bad content for a document leaves the document as it was", () => {
     }
     await stillWell()
   })
+})
+
+test("a peer is told what was wrong before its connection is closed", async ({ world }) => {
+  const { socket } = await joined(world.server.url)
+  const told = once(socket, "message")
+  socket.send("hello")
+  const [data] = await within(5000, "an error message", told)
+  expect(cbor.decode(data)).toMatchObject({ type: "error", message: expect.stringContaining("text") })
+  expect(await within(5000, "the end of the connection", socket.ended)).toMatchObject({ code: 1003 })
+})
+
+test("a peer that does not read is cut off, and holds nobody up", async ({ world }) => {
+  const { stillWell } = await honestPair(world)
+  const author = await world.client()
+  const busy = author.create({ n: 0 })
+  await author.saved(busy)
+  const { socket, serverId } = await joined(world.server.url)
+  const [, question] = Automerge.generateSyncMessage(Automerge.init(), Automerge.initSyncState())
+  const answered = once(socket, "message")
+  const { documentId } = busy
+  socket.send(cbor.encode({ type: "request", senderId: STRANGER, targetId: serverId, documentId, data: question }))
+  await within(5000, "an answer to the request", answered)
+
+  socket.pause()
+  const load = "x".repeat(500_000)
+  for (let i = 0; i < 400; i++) busy.broadcast({ load })
+  busy.change(doc => (doc.n = 1))
+  await author.saved(busy)
+  await stillWell()
+
+  let received = 0
+  socket.on("message", data => (received += data.length))
+  socket.resume()
+  await within(10_000, "the end of the connection", socket.ended)
+  expect(received).toBeLessThan(400 * load.length)
+  await stillWell()
+})
+
+test.runIf(full)("a peer that never joins is sent away", async ({ world }) => {
+  const socket = await rawSocket(world.server.url)
+  await within(45_000, "the end of the connection", socket.ended)
 })
 
 test("an unknown kind of message is ignored, as clients of a later release need it", async ({ world }) => {
