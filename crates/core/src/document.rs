@@ -42,6 +42,10 @@ pub struct ConnectionId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppendId(u64);
 
+/// Names one upload that is being unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UploadId(u64);
+
 /// Who takes part in a document.
 #[derive(Debug, Clone)]
 pub struct PeerInfo {
@@ -67,8 +71,8 @@ pub enum Effect {
     },
     /// Call [`change::unpack`] where it does not hold up others, then [`Document::handle_unpacked`].
     Unpack {
-        /// Whose message it is.
-        connection: ConnectionId,
+        /// To be passed back.
+        upload: UploadId,
         /// The chunks.
         chunks: Vec<Bytes>,
     },
@@ -141,6 +145,9 @@ pub struct Document {
     /// On their way to disk, oldest first.
     appends: VecDeque<Append>,
     next_append: u64,
+    /// Being unpacked. They go on when their sender is gone: what has reached us is not lost.
+    uploads: BTreeMap<UploadId, Upload>,
+    next_upload: u64,
     effects: VecDeque<Effect>,
     /// Peers to whom there may be something to say.
     stale: BTreeSet<ConnectionId>,
@@ -160,6 +167,12 @@ struct Append {
 }
 
 #[derive(Debug)]
+struct Upload {
+    connection: ConnectionId,
+    sender: PeerId,
+}
+
+#[derive(Debug)]
 struct Peer {
     info: PeerInfo,
     state: State,
@@ -170,7 +183,7 @@ struct Peer {
 
 #[derive(Debug)]
 enum Busy {
-    Unpacking(sync::Message),
+    Unpacking(UploadId, sync::Message),
     Appending(AppendId, sync::Message),
 }
 
@@ -195,6 +208,8 @@ impl Document {
             peers: BTreeMap::new(),
             appends: VecDeque::new(),
             next_append: 0,
+            uploads: BTreeMap::new(),
+            next_upload: 0,
             effects: VecDeque::new(),
             stale: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -260,12 +275,14 @@ impl Document {
 
     /// Whether nobody has the document open and nothing is on its way to disk.
     pub fn is_idle(&self) -> bool {
-        self.peers.is_empty() && self.appends.is_empty()
+        self.peers.is_empty() && self.appends.is_empty() && self.uploads.is_empty()
     }
 
     /// Whether all that this connection sent is taken in: nothing of it is on its way to disk or waits. Also if it is not attached and left nothing behind.
     pub fn is_settled(&self, connection: ConnectionId) -> bool {
-        self.peers.get(&connection).is_none_or(|peer| peer.busy.is_none() && peer.inbox.is_empty())
+        let is_upload = self.uploads.values().any(|upload| upload.connection == connection);
+        let is_done = |peer: &Peer| peer.busy.is_none() && peer.inbox.is_empty();
+        !is_upload && self.peers.get(&connection).is_none_or(is_done)
     }
 
     /// The peers that have the document open.
@@ -292,11 +309,15 @@ impl Document {
         self.send_remote_heads(connection, known);
     }
 
-    /// A peer is gone. What it sent and is on its way to disk stays on its way.
+    /// A peer is gone. What it sent is taken in all the same: those may be the last changes of a tab that was closed.
     pub fn detach(&mut self, connection: ConnectionId) {
-        if self.peers.remove(&connection).is_some() {
-            self.stale.remove(&connection);
-            self.waiting.remove(&connection);
+        let Some(peer) = self.peers.remove(&connection) else { return };
+        self.stale.remove(&connection);
+        self.waiting.remove(&connection);
+        let waiting =
+            peer.inbox.into_iter().filter(|message| peer.info.may_write && !message.chunks.is_empty());
+        for message in waiting {
+            self.unpack(connection, peer.info.peer.clone(), message.chunks);
         }
     }
 
@@ -330,11 +351,16 @@ impl Document {
     }
 
     /// The changes of an [`Effect::Unpack`].
-    pub fn handle_unpacked(&mut self, connection: ConnectionId, unpacked: Result<Vec<Change>, ChunkError>) {
-        let Some(peer) = self.peers.get_mut(&connection) else { return };
-        // A connection that joined again meanwhile is not the one that sent this.
-        let Some(Busy::Unpacking(message)) = peer.busy.take_if(|busy| matches!(busy, Busy::Unpacking(_)))
-        else {
+    pub fn handle_unpacked(&mut self, upload: UploadId, unpacked: Result<Vec<Change>, ChunkError>) {
+        let Some(Upload { connection, sender }) = self.uploads.remove(&upload) else { return };
+        let is_this = |busy: &mut Busy| matches!(busy, Busy::Unpacking(of, _) if *of == upload);
+        let peer = self.peers.get_mut(&connection);
+        let Some(Busy::Unpacking(_, message)) = peer.and_then(|peer| peer.busy.take_if(is_this)) else {
+            // The sender is gone, or joined again meanwhile. There is nobody to answer.
+            let (intake, _) = self.judge_all(unpacked.unwrap_or_default(), &sender);
+            if !intake.records.is_empty() {
+                self.append(connection, intake.records);
+            }
             return;
         };
         let taken = match unpacked {
@@ -363,6 +389,7 @@ impl Document {
     /// read anew. This one is of no more use.
     pub fn handle_append_failed(&mut self) {
         self.effects.clear();
+        self.uploads.clear();
         self.peers.clear();
         self.stale.clear();
         self.waiting.clear();
@@ -422,13 +449,22 @@ impl Document {
             let changes = change::unpack(&message.chunks)?;
             return self.take_changes(connection, message, changes);
         }
-        let chunks = message.chunks.clone();
-        // What is left says that there were changes, which makes the message news.
-        message.chunks.truncate(1);
-        message.chunks[0] = Bytes::new();
-        peer.busy = Some(Busy::Unpacking(message));
-        self.effects.push_back(Effect::Unpack { connection, chunks });
+        let sender = peer.info.peer.clone();
+        // An empty chunk says that there were changes, which makes the message news.
+        let chunks = std::mem::replace(&mut message.chunks, vec![Bytes::new()]);
+        let upload = self.unpack(connection, sender, chunks);
+        if let Some(peer) = self.peers.get_mut(&connection) {
+            peer.busy = Some(Busy::Unpacking(upload, message));
+        }
         Ok(())
+    }
+
+    fn unpack(&mut self, connection: ConnectionId, sender: PeerId, chunks: Vec<Bytes>) -> UploadId {
+        let upload = UploadId(self.next_upload);
+        self.next_upload += 1;
+        self.uploads.insert(upload, Upload { connection, sender });
+        self.effects.push_back(Effect::Unpack { upload, chunks });
+        upload
     }
 
     fn take_changes(
@@ -439,14 +475,7 @@ impl Document {
     ) -> Result<(), PeerFault> {
         let Some(peer) = self.peers.get(&connection) else { return Ok(()) };
         let sender = peer.info.peer.clone();
-        let mut intake = Intake::default();
-        let mut within_limits = true;
-        for change in changes {
-            within_limits = self.accept(change, sender.as_str(), &mut intake);
-            if !within_limits {
-                break;
-            }
-        }
+        let (intake, within_limits) = self.judge_all(changes, &sender);
         if !intake.rejections.is_empty() {
             let outgoing = Outgoing::Rejected(intake.rejections);
             self.effects.push_back(Effect::Send { connection, outgoing });
@@ -460,6 +489,14 @@ impl Document {
             }
         }
         if within_limits { Ok(()) } else { Err(PeerFault::TooManyOrphans) }
+    }
+
+    /// Judges changes in order, as long as there is room for orphans. Also says whether there was for all.
+    fn judge_all(&mut self, changes: Vec<Change>, sender: &PeerId) -> (Intake, bool) {
+        let mut intake = Intake::default();
+        let within_limits =
+            changes.into_iter().all(|change| self.accept(change, sender.as_str(), &mut intake));
+        (intake, within_limits)
     }
 
     fn append(&mut self, sender: ConnectionId, records: Vec<Record>) -> AppendId {
@@ -584,7 +621,7 @@ impl Document {
 
     /// Tells those who asked that there is no such document: once nothing is on its way to disk and nobody is about to upload it.
     fn answer_waiting(&mut self) -> Option<Effect> {
-        if self.waiting.is_empty() || self.history.has_staged() {
+        if self.waiting.is_empty() || self.history.has_staged() || !self.uploads.is_empty() {
             return None;
         }
         if !self.history.is_empty() {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::{Either, pending};
 use futures::stream::{FuturesUnordered, StreamExt};
 use highwater_core::change::{self, Change, ChunkError};
-use highwater_core::document::{AppendId, ConnectionId, Effect, Outgoing, PeerInfo};
+use highwater_core::document::{AppendId, ConnectionId, Effect, Outgoing, PeerInfo, UploadId};
 use highwater_core::wire::{Body, Ephemeral, Message, RemoteHeads, encode_sync};
 use highwater_core::{CloseReason, Document, DocumentId, PeerId, StorageId};
 use highwater_storage::{Store, StoreError, StoreFuture, StoredDocument};
@@ -53,7 +53,7 @@ pub(crate) struct Attachment {
 /// Where to send commands.
 pub(crate) type Handle = Arc<mpsc::UnboundedSender<Command>>;
 
-type Unpacked = (ConnectionId, Result<Vec<Change>, ChunkError>);
+type Unpacked = (UploadId, Result<Vec<Change>, ChunkError>);
 
 struct Task {
     hub: Arc<Hub>,
@@ -218,7 +218,7 @@ impl Task {
 
     fn handle_unpacked(&mut self, unpacked: Result<Unpacked, tokio::task::JoinError>) {
         match unpacked {
-            Ok((connection, changes)) => self.document.handle_unpacked(connection, changes),
+            Ok((upload, changes)) => self.document.handle_unpacked(upload, changes),
             // The parsers' panics are caught; this is ours, and there is nobody to tell but the log.
             Err(error) => tracing::error!(document = %self.document.id(), %error, "unpacking failed"),
         }
@@ -231,9 +231,9 @@ impl Task {
                     metrics::counter!("highwater_changes_received_total").increment(records.len() as u64);
                     self.appends.push_back((id, self.store.append(self.document.id(), records)));
                 }
-                Effect::Unpack { connection, chunks } => {
+                Effect::Unpack { upload, chunks } => {
                     self.unpacking
-                        .push(tokio::task::spawn_blocking(move || (connection, change::unpack(&chunks))));
+                        .push(tokio::task::spawn_blocking(move || (upload, change::unpack(&chunks))));
                 }
                 Effect::Send { connection, outgoing } => self.send(connection, outgoing),
                 Effect::Close { connection, fault } => self.close(connection, fault),

@@ -6,12 +6,13 @@ use std::fmt::Write;
 use automerge::AutoCommit;
 use bytes::Bytes;
 use highwater_core::change::{self, Change};
-use highwater_core::document::{ConnectionId, Document, Effect, Outgoing};
+use highwater_core::document::{ConnectionId, Document, Effect, Outgoing, UploadId};
 use highwater_core::sync::{BloomFilter, Message};
 use highwater_core::{ChangeHash, DocumentId};
 
 use super::Rng;
 use super::disk::{Disk, Stored};
+use super::peer::Frame;
 
 pub(crate) const DOCUMENT: DocumentId = DocumentId::from_bytes([7; 16]);
 
@@ -22,11 +23,13 @@ pub(crate) struct Hub<D> {
     pub(crate) document: Document,
     pub(crate) disk: D,
     /// Uploads that are being taken apart.
-    unpacking: Vec<(ConnectionId, Vec<Bytes>)>,
+    unpacking: Vec<(UploadId, Vec<Bytes>)>,
     /// The mistake that the checks are there to find: an append counts as done as soon as it is asked for.
     pub(crate) acknowledges_early: bool,
     /// Everything that any peer was ever told that the server has.
     told: HashSet<ChangeHash>,
+    /// Everything that arrived here since the last restart, from peers that may write.
+    heard: HashSet<ChangeHash>,
     /// All that was handed to the disk and may be on it.
     known: HashMap<ChangeHash, Change>,
     /// What would be served after a power cut, and how many records that is.
@@ -42,6 +45,7 @@ impl<D: Disk> Hub<D> {
             unpacking: Vec::new(),
             acknowledges_early: false,
             told: HashSet::new(),
+            heard: HashSet::new(),
             known: HashMap::new(),
             survivor: (0, Document::new(DOCUMENT)),
             trace: None,
@@ -64,15 +68,41 @@ impl<D: Disk> Hub<D> {
                         self.document.handle_appended(id);
                     }
                 }
-                Effect::Unpack { connection, chunks } => self.unpacking.push((connection, chunks)),
+                Effect::Unpack { upload, chunks } => self.unpacking.push((upload, chunks)),
                 Effect::Send { connection, outgoing } => {
-                    self.check(connection, &outgoing)?;
+                    self.check(&outgoing)?;
                     sends.push((connection, outgoing));
                 }
                 Effect::Close { fault, .. } => return Err(format!("an honest peer was closed: {fault}")),
             }
         }
         Err(format!("more than {EFFECTS_MAX} effects in a row"))
+    }
+
+    /// Takes in a message of a peer.
+    pub(crate) fn hear(
+        &mut self,
+        connection: ConnectionId,
+        frame: Frame,
+        may_write: bool,
+    ) -> Result<(), String> {
+        if may_write {
+            let message = Message::decode(frame.data.clone()).map_err(|error| error.to_string())?;
+            let changes = change::unpack(&message.chunks).map_err(|error| error.to_string())?;
+            self.heard.extend(changes.iter().map(|change| change.hash));
+        }
+        let taken = self.document.handle_sync(connection, frame.data, frame.is_request);
+        taken.map_err(|fault| format!("an honest message was refused: {fault}"))
+    }
+
+    /// Nothing that arrived was dropped, whatever became of who sent it.
+    pub(crate) fn check_heard(&self) -> Result<(), String> {
+        let refused: HashSet<_> = self.document.rejected().map(|(hash, _)| hash).collect();
+        let is_kept = |hash: &ChangeHash| self.known.contains_key(hash) || refused.contains(hash);
+        match self.heard.iter().find(|hash| !is_kept(hash)) {
+            Some(dropped) => Err(format!("{dropped} arrived and was never stored")),
+            None => Ok(()),
+        }
     }
 
     /// Adds a line to the trace, if there is one.
@@ -97,8 +127,8 @@ impl<D: Disk> Hub<D> {
         if self.unpacking.is_empty() {
             return false;
         }
-        let (connection, chunks) = self.unpacking.swap_remove(rng.below(self.unpacking.len()));
-        self.document.handle_unpacked(connection, change::unpack(&chunks));
+        let (upload, chunks) = self.unpacking.swap_remove(rng.below(self.unpacking.len()));
+        self.document.handle_unpacked(upload, change::unpack(&chunks));
         true
     }
 
@@ -109,6 +139,7 @@ impl<D: Disk> Hub<D> {
     /// The process or the power ends, and a new server starts from what is on the disk.
     pub(crate) fn restart(&mut self, rng: &mut Rng) -> Result<(), String> {
         self.unpacking.clear();
+        self.heard.clear();
         let stored = self.disk.restart(rng);
         self.known.clear();
         for bytes in &stored.changes {
@@ -166,15 +197,12 @@ impl<D: Disk> Hub<D> {
         Ok(())
     }
 
-    fn check(&mut self, connection: ConnectionId, outgoing: &Outgoing) -> Result<(), String> {
+    fn check(&mut self, outgoing: &Outgoing) -> Result<(), String> {
         self.look_at_survivor()?;
         match outgoing {
             Outgoing::Sync(message) => self.check_sync(message),
             Outgoing::Unavailable => {
-                // An upload of a peer that is gone is not going to be taken in.
-                let counts = |other: ConnectionId| other != connection && self.document.is_attached(other);
-                let uploads = self.unpacking.iter().any(|(other, _)| counts(*other));
-                if uploads || self.disk.is_busy() || !self.survivor.1.is_empty() {
+                if !self.unpacking.is_empty() || self.disk.is_busy() || !self.survivor.1.is_empty() {
                     return Err("unavailable, although there is something".to_owned());
                 }
                 Ok(())

@@ -163,8 +163,7 @@ impl<D: Disk> World<D> {
         };
         peer.is_asking |= frame.is_request;
         self.hub.note(|| format!("{index} is heard"));
-        let taken = self.hub.document.handle_sync(connection, frame.data, frame.is_request);
-        taken.map_err(|fault| format!("an honest message was refused: {fault}"))?;
+        self.hub.hear(connection, frame, peer.kind.may_write)?;
         Ok(true)
     }
 
@@ -272,12 +271,13 @@ impl<D: Disk> World<D> {
     fn lose_or_fork(&mut self, index: usize) {
         self.tally.impulses += 1;
         if self.rng.percent(50) {
-            // With the connection or under it.
+            // With the connection, or under it; then the next that the hub hears is that there is nothing.
             if self.rng.percent(70) {
                 self.cut(index);
             }
             self.peers[index].lose_everything();
             self.peers[index].wants_to_speak = true;
+            self.speak(index);
             return;
         }
         let other = self.rng.below(self.peers.len());
@@ -366,6 +366,7 @@ impl<D: Disk> World<D> {
     pub(crate) fn check_converged(&mut self) -> Result<(), String> {
         let heads: Vec<ChangeHash> = self.hub.document.heads().to_vec();
         self.hub.check_stored()?;
+        self.hub.check_heard()?;
         let mut stored = self.hub.materialise()?;
         if stored.get_heads() != heads {
             return Err("the stored changes do not give a document with these heads".to_owned());
