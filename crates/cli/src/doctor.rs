@@ -1,0 +1,183 @@
+//! `highwater doctor`: looks at everything in a data folder and changes nothing.
+
+mod graph;
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use highwater_storage::{CheckEvent, CheckedDocument, SqliteStore};
+use serde_json::{Value, json};
+
+/// How often the line on the terminal is redrawn.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Check a data folder: every record's checksum, and the history of every document. Nothing is changed.
+///
+/// The exit code is 0 if all is well, 1 if something is damaged, and 2 if the folder cannot be looked at.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// The folder to check [default: ./highwater-data] [env: HIGHWATER_DATA_DIR]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A TOML file with settings [default: ./highwater.toml, if there is one] [env: HIGHWATER_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print what was found as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found in a folder.
+#[derive(Debug, Default)]
+struct Diagnosis {
+    documents: u64,
+    /// Changes that are part of their document.
+    changes: u64,
+    /// Changes that wait for others, and are not part of their document until those come.
+    orphans: u64,
+    quarantined: u64,
+    /// Size of all changes.
+    bytes: u64,
+    damage: Vec<Damage>,
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug)]
+struct Damage {
+    /// The document, unless the whole file is concerned.
+    document: Option<String>,
+    detail: String,
+}
+
+/// Checks the folder and prints what was found. Returns whether all is well.
+pub(crate) fn run(args: &DoctorArgs, data_dir: &Path) -> Result<bool> {
+    let store = SqliteStore::open_read_only(data_dir)
+        .with_context(|| format!("cannot look at the data folder {}", data_dir.display()))?;
+    let mut progress = Line::new();
+    let mut diagnosis = Diagnosis::default();
+    if let Err(error) = store.identity() {
+        diagnosis.damaged(None, format!("the server's identity: {error}"));
+    }
+    store.check(|event| {
+        diagnosis.take(event);
+        progress.draw(|| format!("{} documents, {} changes", diagnosis.documents, diagnosis.changes));
+    });
+    drop(progress);
+    if args.json {
+        println!("{}", diagnosis.to_json(data_dir, store.is_live()));
+    } else {
+        print!("{}", diagnosis.to_text(data_dir, store.is_live()));
+    }
+    Ok(diagnosis.damage.is_empty())
+}
+
+impl Diagnosis {
+    fn take(&mut self, event: CheckEvent) {
+        match event {
+            CheckEvent::File(detail) => self.damaged(None, detail),
+            CheckEvent::Document(checked) => self.take_document(checked),
+            // Whatever a newer store has to say is not praise.
+            other => self.damaged(None, format!("{other:?}")),
+        }
+    }
+
+    fn take_document(&mut self, checked: CheckedDocument) {
+        let name = checked.document.to_string();
+        for row in &checked.damaged {
+            self.damaged(Some(&name), row.to_string());
+        }
+        if let Some(reason) = &checked.cut_short {
+            self.damaged(Some(&name), format!("the rest cannot be read: {reason}"));
+        }
+        self.documents += 1;
+        self.quarantined += checked.stored.quarantined.len() as u64;
+        self.bytes += checked.stored.changes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        let findings = graph::check(checked.document, checked.stored);
+        self.changes += findings.changes;
+        self.orphans += findings.orphans;
+        findings.damage.into_iter().for_each(|detail| self.damaged(Some(&name), detail));
+    }
+
+    fn damaged(&mut self, document: Option<&str>, detail: String) {
+        self.damage.push(Damage { document: document.map(str::to_owned), detail });
+    }
+
+    fn to_text(&self, data_dir: &Path, is_live: bool) -> String {
+        let mut out = format!("data folder   {}\n", data_dir.display());
+        if is_live {
+            out.push_str("in use        by a server that runs now\n");
+        }
+        let rows = [
+            ("documents", self.documents),
+            ("changes", self.changes),
+            ("orphans", self.orphans),
+            ("quarantined", self.quarantined),
+            ("bytes", self.bytes),
+            ("damaged", self.damage.len() as u64),
+        ];
+        rows.iter().for_each(|(label, value)| out.push_str(&format!("{label:12}  {value}\n")));
+        for damage in &self.damage {
+            let document = damage.document.as_ref().map_or(String::new(), |id| format!("document {id}: "));
+            out.push_str(&format!("DAMAGE        {document}{}\n", damage.detail));
+        }
+        out.push_str(if self.damage.is_empty() { "All is well.\n" } else { ADVICE });
+        out
+    }
+
+    fn to_json(&self, data_dir: &Path, is_live: bool) -> Value {
+        let damage: Vec<_> = self
+            .damage
+            .iter()
+            .map(|damage| json!({ "document": damage.document, "detail": damage.detail }))
+            .collect();
+        json!({
+            "data_dir": data_dir.display().to_string(),
+            "in_use": is_live,
+            "documents": self.documents,
+            "changes": self.changes,
+            "orphans": self.orphans,
+            "quarantined": self.quarantined,
+            "bytes": self.bytes,
+            "damaged": self.damage.len(),
+            "damage": damage,
+            "ok": self.damage.is_empty(),
+        })
+    }
+}
+
+const ADVICE: &str = "\
+Copy the folder before you do anything else. A damaged document is not served until it is restored, from a backup or from a
+client that still has it; all other documents are served as ever.
+";
+
+/// A line on the terminal that says how far it is. Gone when dropped; never there if standard error is no terminal.
+struct Line {
+    drawn: Option<Instant>,
+    visible: bool,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self { drawn: None, visible: std::io::stderr().is_terminal() }
+    }
+
+    fn draw(&mut self, text: impl FnOnce() -> String) {
+        let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW_INTERVAL);
+        if self.visible && due {
+            eprint!("\r\x1b[2Kchecking: {}", text());
+            // A terminal that cannot be written to shows no progress; nothing else depends on it.
+            let _ = std::io::stderr().flush();
+            self.drawn = Some(Instant::now());
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.drawn.is_some() {
+            eprint!("\r\x1b[2K");
+        }
+    }
+}

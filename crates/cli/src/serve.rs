@@ -1,0 +1,136 @@
+//! `highwater serve`: the server.
+
+use std::io::{ErrorKind, Write};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use highwater_server::{OpenStore, Server, ServerError};
+use highwater_storage::{SqliteStore, Store, StoreError};
+use tracing_subscriber::EnvFilter;
+
+use crate::settings::{Resolved, Settings};
+
+/// Serves until a signal comes, then drains.
+pub(crate) fn run(resolved: &Resolved) -> Result<()> {
+    start_logging(resolved);
+    raise_open_files_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(&resolved.settings))
+}
+
+async fn serve(settings: &Settings) -> Result<()> {
+    let mut signals = Signals::listen()?;
+    let data_dir = settings.data_dir.clone();
+    let open_store: OpenStore =
+        Arc::new(move || SqliteStore::open(&data_dir).map(|store| Arc::new(store) as Arc<dyn Store>));
+    let server =
+        Server::bind(settings.config.clone(), open_store).await.map_err(|error| explain(error, settings))?;
+    say_that_it_runs(&server, settings)?;
+    let shutdown = async move {
+        signals.next().await;
+        tokio::spawn(give_up_on(signals));
+    };
+    server.run(shutdown).await.map_err(|error| explain(error, settings))
+}
+
+/// The one line on standard output. Scripts wait for it, so it must not stay in a buffer.
+fn say_that_it_runs(server: &Server, settings: &Settings) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let address = server.local_addr()?;
+    let said = writeln!(
+        out,
+        "highwater {} listening on ws://{address} \u{b7} data in {} \u{b7} durable: SQLite, WAL, synchronous=FULL",
+        env!("CARGO_PKG_VERSION"),
+        settings.data_dir.display(),
+    );
+    // Whoever started us may not listen; that is no reason not to serve.
+    if let Err(error) = said.and_then(|()| out.flush()) {
+        tracing::warn!(%error, "cannot write to standard output");
+    }
+    Ok(())
+}
+
+/// A second signal means that nobody wants to wait for the drain.
+async fn give_up_on(mut signals: Signals) {
+    signals.next().await;
+    tracing::warn!("second signal: stopping at once; what was acknowledged is on disk");
+    std::process::exit(1);
+}
+
+/// Interrupt (Ctrl-C) and terminate.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => (),
+            _ = self.terminate.recv() => (),
+        }
+    }
+}
+
+/// The setting counts if somebody set it, or else RUST_LOG, or else the setting's default.
+fn start_logging(resolved: &Resolved) {
+    let from_environment = || EnvFilter::try_from_default_env().ok().filter(|_| !resolved.log_is_set());
+    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(&resolved.settings.log));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Every connection is an open file, and many systems allow only 1,024 unless asked.
+fn raise_open_files_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!(limit, "open files allowed"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+}
+
+/// Says what went wrong and what can be done about it.
+fn explain(error: ServerError, settings: &Settings) -> anyhow::Error {
+    let dir = settings.data_dir.display();
+    match error {
+        ServerError::Store(error) => explain_store(&error, &dir.to_string()),
+        ServerError::Listen { address, error } => {
+            let advice = match error.kind() {
+                ErrorKind::AddrInUse => {
+                    "Another program listens there. Stop it, or choose another port with --listen (port 0 takes a free one)."
+                }
+                ErrorKind::AddrNotAvailable => {
+                    "This machine does not have that address. Choose another with --listen."
+                }
+                ErrorKind::PermissionDenied => {
+                    "Ports below 1024 are reserved. Choose a higher one with --listen."
+                }
+                _ => "Choose another address with --listen.",
+            };
+            anyhow!("cannot listen on {address}: {error}.\n{advice}")
+        }
+        other => other.into(),
+    }
+}
+
+fn explain_store(error: &StoreError, dir: &str) -> anyhow::Error {
+    let advice = match error {
+        StoreError::Locked(_) => {
+            "Another highwater serves it. Stop that one, or give this one its own folder with --data-dir.".to_owned()
+        }
+        StoreError::Damaged { .. } | StoreError::Read(_) => {
+            format!("Nothing was changed. Run `highwater doctor --data-dir {dir}` to see what is damaged.")
+        }
+        StoreError::Write(_) => {
+            "What was acknowledged before is on disk. Make sure that the disk is not full and is healthy, then start again.".to_owned()
+        }
+        _ => format!(
+            "Nothing was changed. Make sure that {dir} is a folder of Highwater's that this user may write to, or choose another with --data-dir."
+        ),
+    };
+    anyhow!("{error}.\n{advice}")
+}

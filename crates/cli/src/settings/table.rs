@@ -1,0 +1,206 @@
+//! The one list of settings.
+
+use std::fmt::Write;
+
+use tracing_subscriber::EnvFilter;
+
+use super::Settings;
+use super::value::{count, duration, show_duration, show_size, size, switch};
+
+/// One setting.
+pub(super) struct Setting {
+    /// Its name: the flag without its dashes, and the key in the file.
+    pub(super) name: &'static str,
+    /// What stands for the value in the help.
+    pub(super) value_name: &'static str,
+    /// What it is for.
+    pub(super) help: &'static str,
+    /// Reads a value; says what is wrong with it if it makes no sense.
+    pub(super) set: fn(&mut Settings, &str) -> Result<(), String>,
+    /// The value as [`set`](Self::set) would read it.
+    pub(super) get: fn(&Settings) -> String,
+}
+
+impl Setting {
+    /// The name of the environment variable.
+    pub(super) fn variable(&self) -> String {
+        format!("HIGHWATER_{}", self.name.replace('-', "_").to_uppercase())
+    }
+
+    /// The value if nobody sets another.
+    pub(super) fn default(&self) -> String {
+        (self.get)(&Settings::default())
+    }
+
+    /// Whether it is on or off, so that the flag alone means on.
+    pub(super) fn is_switch(&self) -> bool {
+        self.value_name == "BOOL"
+    }
+}
+
+/// Every setting, in the order in which they are shown.
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "listen",
+        value_name: "ADDRESS:PORT",
+        help: "Where to listen. Port 0 takes a free one",
+        set: |s, text| {
+            s.config.listen = text
+                .parse()
+                .map_err(|_| "expected an address such as 127.0.0.1:3030 or [::1]:3030".to_owned())?;
+            Ok(())
+        },
+        get: |s| s.config.listen.to_string(),
+    },
+    Setting {
+        name: "data-dir",
+        value_name: "FOLDER",
+        help: "The folder with all documents. It is made if it is missing. One server at a time can use it",
+        set: |s, text| {
+            s.data_dir = text.into();
+            Ok(())
+        },
+        get: |s| s.data_dir.display().to_string(),
+    },
+    Setting {
+        name: "open-to-network",
+        value_name: "BOOL",
+        help: "Allow an address that other machines can reach, although anyone who reaches it can read and change everything",
+        set: |s, text| {
+            s.open_to_network = switch(text)?;
+            Ok(())
+        },
+        get: |s| s.open_to_network.to_string(),
+    },
+    Setting {
+        name: "log",
+        value_name: "FILTER",
+        help: "What to log on standard error: error, warn, info, debug, trace, or a filter such as highwater_server=debug. \
+               Without it RUST_LOG counts",
+        set: |s, text| {
+            EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+            s.log = text.to_owned();
+            Ok(())
+        },
+        get: |s| s.log.clone(),
+    },
+    Setting {
+        name: "drain-deadline",
+        value_name: "DURATION",
+        help: "How long a shutdown may take to store and acknowledge what was received",
+        set: |s, text| {
+            s.config.drain_deadline = duration(text)?;
+            Ok(())
+        },
+        get: |s| show_duration(s.config.drain_deadline),
+    },
+    Setting {
+        name: "idle-document-after",
+        value_name: "DURATION",
+        help: "How long a document that nobody has open stays in memory",
+        set: |s, text| {
+            s.config.idle_document_after = duration(text)?;
+            Ok(())
+        },
+        get: |s| show_duration(s.config.idle_document_after),
+    },
+    Setting {
+        name: "ping-interval",
+        value_name: "DURATION",
+        help: "How often clients are pinged. One that lets two pings pass without a sign of life is dropped",
+        set: |s, text| {
+            s.config.ping_interval = duration(text)?;
+            Ok(())
+        },
+        get: |s| show_duration(s.config.ping_interval),
+    },
+    Setting {
+        name: "join-timeout",
+        value_name: "DURATION",
+        help: "How long a connection may take until it has joined",
+        set: |s, text| {
+            s.config.join_timeout = duration(text)?;
+            Ok(())
+        },
+        get: |s| show_duration(s.config.join_timeout),
+    },
+    Setting {
+        name: "connections-max",
+        value_name: "NUMBER",
+        help: "How many connections are taken at once",
+        set: |s, text| {
+            s.config.connections_max = count(text)?;
+            Ok(())
+        },
+        get: |s| s.config.connections_max.to_string(),
+    },
+    Setting {
+        name: "send-queue-bytes-max",
+        value_name: "SIZE",
+        help: "How much may wait to be sent to one client. One that falls behind further is disconnected, and synchronises anew",
+        set: |s, text| {
+            s.config.send_queue_bytes_max = size(text)?;
+            Ok(())
+        },
+        get: |s| show_size(s.config.send_queue_bytes_max),
+    },
+    Setting {
+        name: "receive-queue-bytes-max",
+        value_name: "SIZE",
+        help: "How much of what one client sent may wait to be stored before no more is read from it",
+        set: |s, text| {
+            s.config.receive_queue_bytes_max = size(text)?;
+            Ok(())
+        },
+        get: |s| show_size(s.config.receive_queue_bytes_max),
+    },
+];
+
+/// The page about all settings, in Markdown.
+pub(crate) fn markdown() -> String {
+    let mut out = String::from(
+        "# Settings\n\n\
+         This page is printed by `highwater settings --markdown`.\n\n\
+         `highwater serve` needs none of these: every default is safe. A value is taken from the flag; if there is none, from the environment variable; \
+         if there is none, from the file; if there is none, the default holds. An empty environment variable counts as none.\n\n\
+         The file is the one named by `--config` or `HIGHWATER_CONFIG`, or else `highwater.toml` in the working directory, if there is one. It is TOML, and its keys \
+         are the names in the first column. A key that is no setting is an error.\n\n\
+         Durations are written with their unit: `500ms`, `5s`, `2m`, `1h`. Sizes too: `4096B`, `512KiB`, `64MiB`, `1GiB`.\n\n\
+         | Setting | Flag | Environment variable | Default | What it does |\n\
+         |---|---|---|---|---|\n",
+    );
+    for setting in SETTINGS {
+        let (name, variable, default) = (setting.name, setting.variable(), setting.default());
+        let value = if setting.is_switch() { String::new() } else { format!(" {}", setting.value_name) };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "| `{name}` | `--{name}{value}` | `{variable}` | `{default}` | {}. |",
+            setting.help
+        );
+    }
+    out.push_str("\n```toml\n# highwater.toml\nlisten = \"127.0.0.1:3030\"\ndata-dir = \"/var/lib/highwater\"\nidle-document-after = \"2m\"\n```\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_that_can_be_set() {
+        for setting in SETTINGS {
+            let mut settings = Settings::default();
+            (setting.set)(&mut settings, &setting.default()).unwrap();
+            assert_eq!((setting.get)(&settings), setting.default(), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let mut names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SETTINGS.len());
+    }
+}

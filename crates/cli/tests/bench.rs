@@ -1,0 +1,101 @@
+//! Every case of the load generator, small, against the server.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Server, highwater, run, stderr};
+use serde_json::Value;
+use tempfile::tempdir;
+
+/// Runs a case and returns its report.
+fn bench(folder: &Path, server: &Server, arguments: &[&str]) -> Value {
+    let url = server.url();
+    let common = ["bench", "--json", "--timeout", "60", "--url", &url];
+    let output = highwater(folder).args(common).args(arguments).output().unwrap();
+    assert!(!output.stdout.is_empty(), "{arguments:?}: {}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.success(), report["passed"].as_bool().unwrap());
+    report
+}
+
+#[test]
+fn edits_of_many_clients_are_acknowledged() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let own = ["edits", "--clients", "3", "--edits", "20", "--history", "50", "--in-flight", "4"];
+    let report = bench(folder.path(), &server, &own);
+    assert_eq!(report["edits"], 60);
+    assert!(report["latency_p50_us"].as_f64().unwrap() > 0.0);
+    let shared = ["edits", "--clients", "3", "--edits", "20", "--one-document"];
+    assert_eq!(bench(folder.path(), &server, &shared)["edits"], 60);
+}
+
+#[test]
+fn every_reader_gets_every_edit() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let report = bench(folder.path(), &server, &["fanout", "--readers", "4", "--edits", "10"]);
+    assert_eq!(report["deliveries"], 40);
+}
+
+#[test]
+fn a_fetched_document_is_whole() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let report = bench(folder.path(), &server, &["cold", "--history", "300", "--clients", "2"]);
+    assert_eq!(report["changes"], 300);
+    let document = report["document"].as_str().unwrap();
+    let again = bench(folder.path(), &server, &["cold", "--clients", "1", "--document", document]);
+    assert_eq!(again["changes"], 300);
+}
+
+#[test]
+fn idle_connections_stay() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let report = bench(folder.path(), &server, &["idle", "--connections", "5", "--settle", "1"]);
+    assert_eq!(report["connections"], 5);
+}
+
+#[test]
+fn what_was_acknowledged_is_found_and_what_was_not_there_is_lost() {
+    let folder = tempdir().unwrap();
+    let mut server = Server::start(folder.path());
+    let crash = ["crash", "--out", "acks", "--seconds", "1", "--clients", "2", "--edits", "100"];
+    let written = bench(folder.path(), &server, &crash);
+    assert!(written["acknowledged"].as_u64().unwrap() > 0);
+    server.kill();
+    let server = Server::start(folder.path());
+    let verify = ["verify", "--from", "acks"];
+    let found = bench(folder.path(), &server, &verify);
+    assert_eq!((&found["lost"], &found["acknowledged"]), (&0.into(), &written["acknowledged"]));
+
+    let acks = fs::read_to_string(folder.path().join("acks")).unwrap();
+    let (document, _) = acks.lines().next().unwrap().split_once(' ').unwrap();
+    fs::write(folder.path().join("acks"), format!("{acks}{document} {}\n", "00".repeat(32))).unwrap();
+    let found = bench(folder.path(), &server, &verify);
+    assert_eq!((&found["lost"], &found["passed"]), (&1.into(), &false.into()));
+}
+
+#[test]
+fn the_echo_needs_no_server() {
+    let folder = tempdir().unwrap();
+    let output = run(
+        folder.path(),
+        &["bench", "--json", "echo", "--clients", "2", "--messages", "50", "--in-flight", "3"],
+    );
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["messages"], 100);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_an_error_and_not_a_wait() {
+    let folder = tempdir().unwrap();
+    let output = run(folder.path(), &["bench", "--url", "ws://127.0.0.1:1", "edits"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is the server running?"));
+    let output = run(folder.path(), &["bench", "edits"]);
+    assert!(stderr(&output).contains("--url"));
+}

@@ -1,0 +1,89 @@
+//! Runs the built binary.
+
+// Every test file has its own copy of this module, and none uses all of it.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The binary, in a folder of its own and without settings from the environment of whoever runs the tests.
+pub(crate) fn highwater(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    command.current_dir(folder);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HIGHWATER_") || name == "RUST_LOG")
+    {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs the binary to its end.
+pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Output {
+    highwater(folder).args(arguments).output().unwrap()
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A server that runs, and is killed with the test.
+pub(crate) struct Server {
+    child: Child,
+    /// Kept open: a server whose standard output is gone would have reason to complain.
+    _stdout: BufReader<ChildStdout>,
+    /// The line that it printed at its start.
+    pub(crate) line: String,
+}
+
+impl Server {
+    /// Starts one on a free port, with its data in `folder`.
+    pub(crate) fn start(folder: &Path) -> Self {
+        let mut child = highwater(folder)
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        Self { child, _stdout: stdout, line }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let start = self.line.find("ws://").expect(&self.line);
+        self.line[start..].split_whitespace().next().unwrap().to_owned()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal by its name and waits for the end.
+    pub(crate) fn signal(&mut self, name: &str) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the server did not end after {name}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

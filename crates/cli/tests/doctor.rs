@@ -1,0 +1,111 @@
+//! `highwater doctor` on folders with and without damage.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use automerge::transaction::Transactable;
+use automerge::{AutoCommit, ROOT};
+use bytes::Bytes;
+use common::{run, stderr, stdout};
+use highwater_core::{DocumentId, Record};
+use highwater_storage::{SqliteStore, Store};
+use serde_json::Value;
+use tempfile::{TempDir, tempdir};
+
+const DOCUMENT: DocumentId = DocumentId::from_bytes([9; 16]);
+
+/// Change chunks, each on top of the one before.
+fn changes(count: u8) -> Vec<Bytes> {
+    let mut document = AutoCommit::new();
+    (0..count)
+        .map(|number| {
+            document.put(ROOT, "key", format!("a value that is easy to find: {number}")).unwrap();
+            document.commit();
+            Bytes::copy_from_slice(document.get_last_local_change().unwrap().raw_bytes())
+        })
+        .collect()
+}
+
+/// A folder with one document of these changes, closed in good order.
+fn folder_with(changes: Vec<Bytes>) -> TempDir {
+    let folder = tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("data")).unwrap();
+    let records = changes.into_iter().map(|bytes| Record::Change { bytes }).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        store.append(DOCUMENT, records).await.unwrap();
+        store.close().await.unwrap();
+    });
+    folder
+}
+
+/// Changes a byte of the third value, behind the database's back.
+fn damage(folder: &Path) {
+    let path = folder.join("data/highwater.db");
+    let mut bytes = fs::read(&path).unwrap();
+    let value = b"a value that is easy to find: 2";
+    let place = bytes.windows(value.len()).position(|window| window == value).unwrap();
+    bytes[place] ^= 1;
+    fs::write(&path, bytes).unwrap();
+}
+
+fn diagnosis(folder: &Path) -> (Option<i32>, Value) {
+    let output = run(folder, &["doctor", "--data-dir", "data", "--json"]);
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn a_clean_folder_is_well() {
+    let folder = folder_with(changes(5));
+    let (code, found) = diagnosis(folder.path());
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        (&found["documents"], &found["changes"], &found["damaged"]),
+        (&1.into(), &5.into(), &0.into())
+    );
+    let output = run(folder.path(), &["doctor", "--data-dir", "data"]);
+    assert!(stdout(&output).contains("All is well"));
+}
+
+#[test]
+fn a_changed_byte_is_found_and_the_rest_still_counted() {
+    let folder = folder_with(changes(5));
+    damage(folder.path());
+    let (code, found) = diagnosis(folder.path());
+    assert_eq!(code, Some(1));
+    assert_eq!(found["ok"], false);
+    assert_eq!(found["damage"][0]["document"], DOCUMENT.to_string());
+    // The two before the damage are whole; the two after it wait for it.
+    assert_eq!((&found["changes"], &found["orphans"]), (&2.into(), &2.into()));
+    let output = run(folder.path(), &["doctor", "--data-dir", "data"]);
+    assert!(stdout(&output).contains("DAMAGE"));
+}
+
+#[test]
+fn bytes_that_are_no_change_are_found_although_their_checksum_is_right() {
+    let mut all = changes(3);
+    all.push(Bytes::from_static(b"not a change"));
+    let folder = folder_with(all);
+    let (code, found) = diagnosis(folder.path());
+    assert_eq!(code, Some(1));
+    assert_eq!(found["changes"], 3);
+    assert!(found["damage"][0]["detail"].as_str().unwrap().contains("change number 3"));
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_neither_well_nor_damaged() {
+    let folder = tempdir().unwrap();
+    let output = run(folder.path(), &["doctor", "--data-dir", "missing"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("missing"));
+    assert!(!folder.path().join("missing").exists(), "the doctor makes nothing");
+}
+
+#[test]
+fn the_folder_may_come_from_the_settings_file() {
+    let folder = folder_with(changes(1));
+    fs::write(folder.path().join("highwater.toml"), "data-dir = \"data\"").unwrap();
+    assert_eq!(run(folder.path(), &["doctor"]).status.code(), Some(0));
+}
