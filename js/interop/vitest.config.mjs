@@ -9,7 +9,7 @@ const CLIENT_SENT_WHILE_CLOSING = /^Websocket( Socket)? not ready/
 const APPLIES_TO_A_HUB = /can sync [23] repos|can broadcast a message|should support reconnecting/
 
 const common = {
-  testTimeout: 60_000,
+  testTimeout: 150_000,
   hookTimeout: 60_000,
   onUnhandledError: error => !CLIENT_SENT_WHILE_CLOSING.test(error.message),
 }

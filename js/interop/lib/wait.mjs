@@ -1,7 +1,7 @@
 // Waiting for things to happen. Nothing here polls: a condition is looked at again when an event says
 // that it may have changed, and the only timer is the deadline that turns a hang into a failure.
 
-const DEADLINE_MS = 20_000
+const DEADLINE_MS = 60_000
 
 /** The promise's result, or an error that says what was waited for. */
 export function within(ms, what, promise) {
