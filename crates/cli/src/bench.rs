@@ -90,6 +90,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<bool> {
     }
     let context =
         Context { url: args.url.clone().unwrap_or_default(), pid: args.pid, progress: Progress::new() };
+    crate::system::raise_open_files_limit();
     let runtime = runtime(args.threads)?;
     let result = runtime.block_on(async {
         match &args.case {

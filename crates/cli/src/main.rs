@@ -4,6 +4,7 @@ mod bench;
 mod doctor;
 mod serve;
 mod settings;
+mod system;
 
 use std::process::ExitCode;
 

@@ -3,17 +3,18 @@
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use highwater_server::{OpenStore, Server, ServerError};
 use highwater_storage::{SqliteStore, Store, StoreError};
 use tracing_subscriber::EnvFilter;
 
 use crate::settings::{Resolved, Settings};
+use crate::system::{self, Signals};
 
 /// Serves until a signal comes, then drains.
 pub(crate) fn run(resolved: &Resolved) -> Result<()> {
     start_logging(resolved);
-    raise_open_files_limit();
+    system::raise_open_files_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(&resolved.settings))
 }
@@ -57,40 +58,11 @@ async fn give_up_on(mut signals: Signals) {
     std::process::exit(1);
 }
 
-/// Interrupt (Ctrl-C) and terminate.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => (),
-            _ = self.terminate.recv() => (),
-        }
-    }
-}
-
 /// The setting counts if somebody set it, or else RUST_LOG, or else the setting's default.
 fn start_logging(resolved: &Resolved) {
     let from_environment = || EnvFilter::try_from_default_env().ok().filter(|_| !resolved.log_is_set());
     let filter = from_environment().unwrap_or_else(|| EnvFilter::new(&resolved.settings.log));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-}
-
-/// Every connection is an open file, and many systems allow only 1,024 unless asked.
-fn raise_open_files_limit() {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) => tracing::debug!(limit, "open files allowed"),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
-    }
 }
 
 /// Says what went wrong and what can be done about it.

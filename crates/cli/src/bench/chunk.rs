@@ -26,6 +26,8 @@ pub(crate) enum Chunk {
     Document {
         /// Its heads.
         heads: Vec<ChangeHash>,
+        /// The chunk itself.
+        bytes: Bytes,
     },
 }
 
@@ -42,6 +44,7 @@ fn read(blob: &mut Bytes) -> Result<Chunk> {
     if blob.len() < 9 || blob[..4] != MAGIC {
         bail!("the server sent bytes that are no chunk");
     }
+    let whole = blob.clone();
     // Magic and checksum; what follows is what the hash is taken over.
     blob.advance(8);
     let hashed = blob.clone();
@@ -49,7 +52,10 @@ fn read(blob: &mut Bytes) -> Result<Chunk> {
     let len = usize::try_from(leb128(blob)?)?;
     let mut data = take(blob, len)?;
     match kind {
-        0 => document_heads(data).map(|heads| Chunk::Document { heads }),
+        0 => {
+            let bytes = whole.slice(..whole.len() - blob.len());
+            Ok(Chunk::Document { heads: document_heads(data)?, bytes })
+        }
         1 => {
             let hash = ChangeHash(Sha256::digest(&hashed[..hashed.len() - blob.len()]).into());
             Ok(Chunk::Change { hash, deps: hashes(&mut data)? })
@@ -140,7 +146,8 @@ mod tests {
             .collect();
         assert_eq!(read_all(blob.into()).unwrap(), expected);
         let heads = document.get_heads();
-        assert_eq!(read_all(saved.into()).unwrap(), [Chunk::Document { heads }]);
+        let bytes = Bytes::from(saved);
+        assert_eq!(read_all(bytes.clone()).unwrap(), [Chunk::Document { heads, bytes }]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Client {
 
     async fn start(url: &str, document: DocumentId, chain: &Arc<Chain>, upload: bool) -> Result<Self> {
         let connection = Connection::open(url).await?;
-        let replica = Replica::of_chain(&connection, document, chain.clone());
+        let replica = Replica::of_chain(connection.names(), document, chain.clone());
         let mut client = Self { connection, replica };
         let opening = client.replica.open(upload);
         client.send(opening).await?;

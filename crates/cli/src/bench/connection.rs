@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::frame::{Envelope, Frame, Kind, join};
+use super::frame::{Frame, Kind, Names, join};
 
 /// Largest frame that is taken from a server: a whole document comes as one.
 const FRAME_BYTES_MAX: usize = 1 << 30;
@@ -100,8 +100,7 @@ impl Socket {
 /// A connection to a server that has answered `join`.
 pub(crate) struct Connection {
     socket: Socket,
-    peer: String,
-    server: String,
+    names: Names,
 }
 
 impl Connection {
@@ -116,18 +115,18 @@ impl Connection {
     }
 
     async fn join(mut socket: Socket) -> Result<Self> {
-        let peer = format!("bench-{}", hex::encode(random_bytes()?));
-        socket.feed(join(&peer)).await?;
+        let ours = format!("bench-{}", hex::encode(random_bytes()?));
+        socket.feed(join(&ours)).await?;
         socket.flush().await?;
         let server = tokio::time::timeout(JOIN_TIMEOUT, await_peer(&mut socket))
             .await
             .context("the server does not answer `join`; does it speak the automerge-repo protocol?")??;
-        Ok(Self { socket, peer, server })
+        Ok(Self { socket, names: Names { ours, server } })
     }
 
-    /// The envelope of this peer's messages about a document.
-    pub(crate) fn envelope(&self, kind: &str, document: DocumentId) -> Envelope {
-        Envelope::new(kind, &self.peer, &self.server, &document.to_string())
+    /// What both ends call themselves.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Puts a frame into the buffer.

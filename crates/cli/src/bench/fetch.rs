@@ -48,7 +48,7 @@ impl Fetched {
 
 /// Asks for a document and waits until all that the server has of it is there.
 pub(crate) async fn fetch(connection: &mut Connection, document: DocumentId) -> Result<Fetched> {
-    let mut replica = Replica::new(connection, document);
+    let mut replica = Replica::new(connection.names(), document);
     let started = Instant::now();
     connection.feed(replica.fetch()).await?;
     connection.flush().await?;

@@ -5,15 +5,30 @@
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use highwater_core::DocumentId;
 use minicbor::{Decoder, Encoder};
+
+/// What both ends of a connection call themselves.
+pub(crate) struct Names {
+    /// Our peer id.
+    pub(crate) ours: String,
+    /// The server's peer id.
+    pub(crate) server: String,
+}
+
+impl Names {
+    /// The envelope of our messages of this kind (`sync` or `request`) about a document.
+    pub(crate) fn envelope(&self, kind: &str, document: DocumentId) -> Envelope {
+        Envelope::new(kind, &self.ours, &self.server, &document.to_string())
+    }
+}
 
 /// All that comes before the payload in every sync message about one document.
 #[derive(Clone)]
 pub(crate) struct Envelope(Vec<u8>);
 
 impl Envelope {
-    /// The envelope of messages of this kind (`sync` or `request`).
-    pub(crate) fn new(kind: &str, sender: &str, target: &str, document: &str) -> Self {
+    fn new(kind: &str, sender: &str, target: &str, document: &str) -> Self {
         let mut e = Encoder::new(Vec::with_capacity(256));
         let fields = [("type", kind), ("senderId", sender), ("targetId", target), ("documentId", document)];
         let written = e.map(fields.len() as u64 + 1).and_then(|e| {
@@ -136,8 +151,8 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
+    use highwater_core::PeerId;
     use highwater_core::wire::{Body, Message};
-    use highwater_core::{DocumentId, PeerId};
 
     use super::*;
 

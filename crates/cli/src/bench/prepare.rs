@@ -48,7 +48,13 @@ pub(crate) async fn chain_of_one(history: usize, edits: usize, progress: &Progre
     chains(history, edits, 1, progress).await?.pop().context("one writer has one chain")
 }
 
-fn prepare(history: usize, edits: usize, writers: usize, progress: &Progress) -> Result<Vec<Arc<Chain>>> {
+/// The same, at once.
+pub(super) fn prepare(
+    history: usize,
+    edits: usize,
+    writers: usize,
+    progress: &Progress,
+) -> Result<Vec<Arc<Chain>>> {
     progress.stage("preparing history", history);
     let mut document = base(history, progress)?;
     let saved = Bytes::from(document.save());

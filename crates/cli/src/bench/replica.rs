@@ -8,13 +8,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use automerge::Automerge;
 use bytes::Bytes;
 use highwater_core::sync::{BloomFilter, Flags, Have, Message, Version};
 use highwater_core::{ChangeHash, DocumentId};
 
 use super::chunk::{Chunk, read_all};
-use super::connection::Connection;
-use super::frame::Envelope;
+use super::frame::{Envelope, Names};
 use super::prepare::{Chain, Edit};
 
 /// One client's copy of one document.
@@ -51,11 +51,11 @@ pub(crate) struct Received {
 
 impl Replica {
     /// A copy without anything in it.
-    pub(crate) fn new(connection: &Connection, document: DocumentId) -> Self {
+    pub(crate) fn new(names: &Names, document: DocumentId) -> Self {
         Self {
             document: document.to_string(),
-            sync: connection.envelope("sync", document),
-            request: connection.envelope("request", document),
+            sync: names.envelope("sync", document),
+            request: names.envelope("request", document),
             chain: None,
             sent: 0,
             acked: 0,
@@ -70,9 +70,9 @@ impl Replica {
     }
 
     /// A copy that holds the base of this chain, and will write its edits.
-    pub(crate) fn of_chain(connection: &Connection, document: DocumentId, chain: Arc<Chain>) -> Self {
+    pub(crate) fn of_chain(names: &Names, document: DocumentId, chain: Arc<Chain>) -> Self {
         let base = chain.base_head;
-        let replica = Self::new(connection, document);
+        let replica = Self::new(names, document);
         Self {
             chain: Some(chain),
             known: HashSet::from([base]),
@@ -130,7 +130,7 @@ impl Replica {
         let mut received = Received::default();
         for blob in message.chunks {
             for chunk in read_all(blob)? {
-                self.take(chunk, &mut received.fresh);
+                self.take(chunk, &mut received.fresh)?;
             }
         }
         self.server_heads = message.heads;
@@ -155,29 +155,36 @@ impl Replica {
         Some(self.say(chunks))
     }
 
-    fn take(&mut self, chunk: Chunk, fresh: &mut Vec<ChangeHash>) {
+    fn take(&mut self, chunk: Chunk, fresh: &mut Vec<ChangeHash>) -> Result<()> {
         match chunk {
-            Chunk::Change { hash, deps } => {
-                if self.has(&hash) {
-                    return;
+            Chunk::Change { hash, deps } => self.take_change(hash, &deps, fresh),
+            Chunk::Document { heads, bytes } => {
+                for head in heads.iter().filter(|head| !self.has(head)).copied().collect::<Vec<_>>() {
+                    self.insert_head(head);
                 }
-                let missing: Vec<_> = deps.iter().filter(|dep| !self.has(dep)).copied().collect();
-                if missing.is_empty() {
-                    self.heads.retain(|head| !deps.contains(head));
-                    self.insert_head(hash);
-                }
-                self.missing.extend(missing);
-                self.learn(hash, fresh);
-            }
-            Chunk::Document { heads } => {
-                for head in heads {
-                    if !self.has(&head) {
-                        self.insert_head(head);
-                        self.learn(head, fresh);
+                let inside = if self.known.is_empty() { heads } else { all_changes(&bytes)? };
+                for hash in inside {
+                    if !self.has(&hash) {
+                        self.learn(hash, fresh);
                     }
                 }
             }
         }
+        Ok(())
+    }
+
+    fn take_change(&mut self, hash: ChangeHash, deps: &[ChangeHash], fresh: &mut Vec<ChangeHash>) {
+        if self.has(&hash) {
+            return;
+        }
+        let missing: Vec<_> = deps.iter().filter(|dep| !self.has(dep)).copied().collect();
+        self.missing.extend(missing);
+        // As long as something is missing it is not clear what stands on it. The heads that we had are true in any case.
+        if self.missing.is_empty() {
+            self.heads.retain(|head| !deps.contains(head));
+            self.insert_head(hash);
+        }
+        self.learn(hash, fresh);
     }
 
     fn learn(&mut self, hash: ChangeHash, fresh: &mut Vec<ChangeHash>) {
@@ -244,5 +251,166 @@ impl Replica {
             chunks,
             flags: Some(Flags::SUPPORTS_SYNC_RESET),
         }
+    }
+}
+
+/// The hashes of all changes in a document chunk. Slow, and seldom needed: a server sends a whole document to somebody who has a part of it
+/// already only if that part is small.
+fn all_changes(chunk: &[u8]) -> Result<Vec<ChangeHash>> {
+    let document = Automerge::load(chunk).context("the server sent a document that cannot be loaded")?;
+    Ok(document.get_changes(&[]).iter().map(|change| change.hash()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use automerge::ReadDoc;
+    use automerge::sync::{self as stock, SyncDoc};
+
+    use super::super::frame::Frame;
+    use super::super::prepare::prepare;
+    use super::super::progress::Progress;
+    use super::*;
+
+    /// A server as stock as can be: one document, and for every client what `automerge` keeps about a peer.
+    struct Stock {
+        document: Automerge,
+        states: Vec<stock::State>,
+    }
+
+    impl Stock {
+        fn new(clients: usize) -> Self {
+            Self { document: Automerge::new(), states: (0..clients).map(|_| stock::State::new()).collect() }
+        }
+
+        fn receive(&mut self, client: usize, frame: &Bytes) {
+            let data = Frame::read(frame).unwrap().data;
+            let message = stock::Message::decode(&data).unwrap();
+            self.document.receive_sync_message(&mut self.states[client], message).unwrap();
+        }
+
+        fn generate(&mut self, client: usize) -> Option<Bytes> {
+            let message = self.document.generate_sync_message(&mut self.states[client])?;
+            Some(message.encode().into())
+        }
+
+        /// Passes messages to and fro until nobody has anything to say. Returns how many the clients sent.
+        fn settle(&mut self, clients: &mut [Replica]) -> usize {
+            let mut sent = 0;
+            for _ in 0..1000 {
+                let mut quiet = true;
+                for (number, client) in clients.iter_mut().enumerate() {
+                    let Some(data) = self.generate(number) else { continue };
+                    quiet = false;
+                    client.receive(data).unwrap();
+                    if let Some(reply) = client.reply() {
+                        self.receive(number, &reply);
+                        sent += 1;
+                    }
+                }
+                if quiet {
+                    return sent;
+                }
+            }
+            panic!("the conversation does not end");
+        }
+    }
+
+    fn names() -> Names {
+        Names { ours: "client".to_owned(), server: "server".to_owned() }
+    }
+
+    const DOCUMENT: DocumentId = DocumentId::from_bytes([1; 16]);
+
+    #[test]
+    fn a_stock_server_takes_the_base_and_acknowledges_every_edit() {
+        let chain = prepare(30, 50, 1, &Progress::silent()).unwrap().remove(0);
+        let mut server = Stock::new(1);
+        let mut client = Replica::of_chain(&names(), DOCUMENT, chain.clone());
+        server.receive(0, &client.open(true));
+        server.settle(std::slice::from_mut(&mut client));
+        assert!(client.is_uploaded());
+        for edits in 1..=50 {
+            server.receive(0, &client.edit().unwrap());
+            // Two in flight: only every second is answered.
+            if edits % 2 == 0 {
+                server.settle(std::slice::from_mut(&mut client));
+                assert_eq!(client.acked(), edits);
+            }
+        }
+        assert!(client.edit().is_none());
+        assert_eq!(server.document.get_heads(), [chain.edits[49].hash]);
+        assert_eq!(server.document.get_changes(&[]).len(), 80);
+    }
+
+    #[test]
+    fn writers_of_one_document_get_each_others_edits() {
+        const WRITERS: usize = 4;
+        let chains = prepare(5, 30, WRITERS, &Progress::silent()).unwrap();
+        let mut server = Stock::new(WRITERS);
+        let mut clients: Vec<_> =
+            chains.iter().map(|chain| Replica::of_chain(&names(), DOCUMENT, chain.clone())).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            server.receive(number, &client.open(number == 0));
+        }
+        server.settle(&mut clients);
+        for round in 0..30 {
+            for (number, client) in clients.iter_mut().enumerate() {
+                server.receive(number, &client.edit().unwrap());
+                if (round + number) % 3 == 0 {
+                    server.generate(number).map(|data| client.receive(data).unwrap());
+                }
+            }
+        }
+        server.settle(&mut clients);
+        for client in &clients {
+            assert_eq!(client.acked(), 30);
+            assert_eq!(client.heads, server.document.get_heads());
+            for edit in chains.iter().flat_map(|chain| &chain.edits) {
+                assert!(client.has(&edit.hash));
+            }
+        }
+    }
+
+    #[test]
+    fn a_fresh_client_gets_everything_and_falls_silent() {
+        let chain = prepare(200, 20, 1, &Progress::silent()).unwrap().remove(0);
+        let mut server = Stock::new(2);
+        let mut writer = Replica::of_chain(&names(), DOCUMENT, chain.clone());
+        server.receive(0, &writer.open(true));
+        while let Some(edit) = writer.edit() {
+            server.receive(0, &edit);
+        }
+        let mut reader = Replica::new(&names(), DOCUMENT);
+        server.receive(1, &reader.fetch());
+        let mut clients = [writer, reader];
+        let sent = server.settle(&mut clients);
+        assert!(sent < 10, "{sent} messages");
+        assert_eq!(clients[1].heads, server.document.get_heads());
+        let text = server.document.get(automerge::ROOT, "text").unwrap().unwrap().1;
+        assert_eq!(server.document.length(&text), 199 + 20);
+    }
+
+    #[test]
+    fn a_change_that_comes_before_its_dependency_is_not_a_head_and_the_dependency_is_asked_for() {
+        let chain = prepare(1, 3, 1, &Progress::silent()).unwrap().remove(0);
+        let mut reader = Replica::of_chain(&names(), DOCUMENT, chain.clone());
+        let message = |place: usize| {
+            let edit = &chain.edits[place];
+            let message = Message {
+                version: Version::V2,
+                heads: vec![edit.hash],
+                need: vec![],
+                have: vec![],
+                chunks: vec![edit.bytes.clone()],
+                flags: None,
+            };
+            message.encode()
+        };
+        assert!(!reader.receive(message(1)).unwrap().complete);
+        assert_eq!((reader.need(), &reader.heads[..]), (vec![chain.edits[0].hash], &[chain.base_head][..]));
+        assert!(reader.reply().is_some());
+        reader.receive(message(0)).unwrap();
+        assert!(reader.receive(message(2)).unwrap().complete);
+        assert_eq!(reader.heads, [chain.edits[2].hash]);
     }
 }
