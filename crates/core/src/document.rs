@@ -141,7 +141,8 @@ pub struct Document {
     rejected: HashMap<ChangeHash, String>,
     quarantined: usize,
     /// In order of their connections, so that the same inputs give the same effects.
-    peers: BTreeMap<ConnectionId, Peer>,
+    /// Boxed, because a map's node has room for eleven, and most documents have one peer.
+    peers: BTreeMap<ConnectionId, Box<Peer>>,
     /// On their way to disk, oldest first.
     appends: VecDeque<Append>,
     next_append: u64,
@@ -281,7 +282,7 @@ impl Document {
     /// Whether all that this connection sent is taken in: nothing of it is on its way to disk or waits. Also if it is not attached and left nothing behind.
     pub fn is_settled(&self, connection: ConnectionId) -> bool {
         let is_upload = self.uploads.values().any(|upload| upload.connection == connection);
-        let is_done = |peer: &Peer| peer.busy.is_none() && peer.inbox.is_empty();
+        let is_done = |peer: &Box<Peer>| peer.busy.is_none() && peer.inbox.is_empty();
         !is_upload && self.peers.get(&connection).is_none_or(is_done)
     }
 
@@ -305,7 +306,8 @@ impl Document {
         self.detach(connection);
         let state = State::new(!info.may_write);
         let known = self.remote_heads.known_to(&info.subscriptions, &self.history);
-        self.peers.insert(connection, Peer { info, state, busy: None, inbox: VecDeque::new() });
+        let peer = Peer { info, state, busy: None, inbox: VecDeque::new() };
+        self.peers.insert(connection, Box::new(peer));
         self.send_remote_heads(connection, known);
     }
 

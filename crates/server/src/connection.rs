@@ -61,7 +61,7 @@ pub(crate) async fn serve(hub: Arc<Hub>, mut socket: WebSocket) {
     let session = Session::new(hub.peer_id().clone(), hub.storage_id().clone());
     let registration = match hub.register(outbox.clone()) {
         Ok(registration) => registration,
-        Err(reason) => return close(&mut socket, &session, &reason).await,
+        Err(reason) => return Box::pin(close(&mut socket, &session, &reason)).await,
     };
     let budget = Arc::new(Semaphore::new(config.receive_queue_bytes_max));
     let documents = HashMap::new();
@@ -83,7 +83,8 @@ impl Connection {
             end = write(&mut sink, &mut frames, &is_alive, ping_interval) => end,
             reason = closing.reason() => End::Ours(reason),
             () = draining(&mut phase) => {
-                self.drain(&mut stream, &mut sink, &mut frames).await;
+                // Boxed, like all that is rare here: a connection's memory is that of its largest state.
+                Box::pin(self.drain(&mut stream, &mut sink, &mut frames)).await;
                 End::Ours(CloseReason::ShuttingDown)
             }
         };
@@ -91,13 +92,13 @@ impl Connection {
         let Ok(mut socket) = stream.reunite(sink) else { return };
         match end {
             End::Broken => {}
-            End::Closed => self.answer_close(&mut socket, &mut frames).await,
+            End::Closed => Box::pin(self.answer_close(&mut socket, &mut frames)).await,
             End::Ours(reason) => {
                 if reason != CloseReason::NotReading {
                     // What was said before the reason to close came up is still worth hearing.
-                    let _ = timeout(CLOSE_TIMEOUT, write_rest(&mut socket, &mut frames)).await;
+                    let _ = timeout(CLOSE_TIMEOUT, Box::pin(write_rest(&mut socket, &mut frames))).await;
                 }
-                close(&mut socket, &self.session, &reason).await;
+                Box::pin(close(&mut socket, &self.session, &reason)).await;
             }
         }
     }

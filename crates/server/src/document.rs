@@ -95,9 +95,10 @@ pub(crate) async fn run(
     id: DocumentId,
     mut mailbox: mpsc::UnboundedReceiver<Command>,
 ) {
-    let document = match load(&*store, id).await {
+    // Boxed, like all that is rare here: a task's memory is that of its largest state.
+    let document = match Box::pin(load(&*store, id)).await {
         Ok(document) => document,
-        Err(error) => return refuse(&hub, id, mailbox, &error).await,
+        Err(error) => return Box::pin(refuse(&hub, id, mailbox, &error)).await,
     };
     metrics::gauge!("highwater_documents_open").increment(1);
     let (attached, appends) = (HashMap::new(), VecDeque::new());

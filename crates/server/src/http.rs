@@ -17,7 +17,7 @@ use crate::connection;
 use crate::hub::{Hub, Phase};
 
 /// Small buffers: they are allocated per connection, and nearly all connections are idle.
-const READ_BUFFER_BYTES: usize = 4 << 10;
+const READ_BUFFER_BYTES: usize = 1 << 10;
 const WRITE_BUFFER_BYTES: usize = 4 << 10;
 /// A store that takes longer to write one row is not ready.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);

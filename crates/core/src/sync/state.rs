@@ -63,6 +63,11 @@ impl Theirs {
     fn is_read_only(&self) -> bool {
         self.flags.is_some_and(|flags| flags.contains(Flags::READ_ONLY))
     }
+
+    /// Whether the peer has changes and names no heads: how it asks to be sent everything again, if it does not know that we understand a reset.
+    fn hides_heads(&self) -> bool {
+        self.heads.is_empty() && self.have.iter().any(|have| *have != Have::default())
+    }
 }
 
 /// Whether a peer says that it does not know what we called common. Only then do stock peers with changes claim to have none.
@@ -182,7 +187,8 @@ impl State {
     }
 
     fn agrees(&self, heads: &[ChangeHash]) -> bool {
-        self.read_only || self.theirs.as_ref().is_some_and(|theirs| theirs.heads == heads)
+        self.read_only
+            || self.theirs.as_ref().is_some_and(|theirs| theirs.heads == heads && !theirs.hides_heads())
     }
 
     /// The peer has so much to answer for that more would only pile up. It will answer: what it was sent changes its heads.
