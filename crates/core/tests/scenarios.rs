@@ -201,6 +201,40 @@ fn an_orphan_is_stored_but_not_acknowledged_until_its_dependency_arrives() {
 }
 
 #[test]
+fn the_dependencies_of_an_orphan_come_all_at_once() {
+    let mut server = Server::new();
+    let mut author = Client::join(&mut server, 1);
+    for value in 0..50 {
+        author.edit(value);
+    }
+    let last = author.changes().pop().unwrap();
+    server.hear(1, message(author.heads(), vec![chunk(&last)]).encode());
+    server.commit();
+    assert_eq!(server.document.orphan_count(), 1);
+    let messages = settle(&mut server, &mut [&mut author]);
+    assert_eq!(server.heads(), author.heads());
+    assert!(messages <= 6, "{messages}");
+}
+
+#[test]
+fn a_peer_that_hides_its_heads_is_answered_although_nobody_seems_to_have_anything() {
+    let mut server = Server::new();
+    let mut client = Client::join(&mut server, 1);
+    client.state = State::new_read_only();
+    client.speak(&mut server);
+    // It takes changes now, and has not heard yet that the server understands a reset.
+    client.edit(1);
+    client.state.set_read_only(false);
+    let hidden = client.message().unwrap();
+    assert!(hidden.heads.is_empty());
+    client.listen(&mut server);
+    client.state.in_flight = true;
+    server.hear(1, hidden.encode().into());
+    settle(&mut server, &mut [&mut client]);
+    assert_eq!(server.heads(), client.heads());
+}
+
+#[test]
 fn a_silent_peer_is_not_sent_more_than_the_limit_and_gets_the_rest_when_it_answers() {
     const BATCH: usize = 200;
     let (mut server, mut writer, mut silent) = two_agreed();

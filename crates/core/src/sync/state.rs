@@ -205,33 +205,27 @@ impl State {
         Message {
             version: if can_v2 { Version::V2 } else { Version::V1 },
             heads: ours.heads.to_vec(),
-            have: self.have(history, &ours.need, since, to_send),
+            have: vec![self.have(history, since, to_send)],
             need: ours.need.clone(),
             chunks: to_send.iter().map(|index| history.bytes(*index).clone()).collect(),
             flags: Some(flags),
         }
     }
 
-    /// What we have, for the peer to see what we lack. Nothing, while we still ask for changes that are not its heads:
-    /// they come first, and what we have would be wrong by then.
-    fn have(&self, history: &History, need: &[ChangeHash], since: &[Index], to_send: &[Index]) -> Vec<Have> {
-        if need.iter().any(|hash| !self.their_heads().contains(hash)) {
-            return Vec::new();
-        }
+    /// What we have, for the peer to see what we lack. Stock peers leave it out while they ask for the dependencies of orphans, and then get them one
+    /// generation per round trip.
+    fn have(&self, history: &History, since: &[Index], to_send: &[Index]) -> Have {
         // With this message the peer has all that we have, so our heads are common ground when it reads on, and there is nothing to list.
         if !self.is_wary
             && since
                 .iter()
                 .all(|index| to_send.binary_search(index).is_ok() || self.sent.binary_search(index).is_ok())
         {
-            return vec![Have { last_sync: history.heads().to_vec(), bloom: BloomFilter::default() }];
+            return Have { last_sync: history.heads().to_vec(), bloom: BloomFilter::default() };
         }
         let mut last_sync: Vec<ChangeHash> = self.ground.iter().map(|index| *history.hash(*index)).collect();
         last_sync.sort_unstable();
-        vec![Have {
-            last_sync,
-            bloom: BloomFilter::from_hashes(since.iter().map(|index| history.hash(*index))),
-        }]
+        Have { last_sync, bloom: BloomFilter::from_hashes(since.iter().map(|index| history.hash(*index))) }
     }
 
     /// The changes to send now, in order: as many as fit into one message.

@@ -314,7 +314,8 @@ impl<D: Disk> World<D> {
         if self.tally.messages > most {
             return Err(format!("more than {most} messages"));
         }
-        let most = 8 * peers * peers;
+        // A stock peer that lacks dependencies asks for one generation of them at a time.
+        let most = 8 * peers * peers + 2 * self.tally.changes;
         if self.tally.settling > most {
             return Err(format!("more than {most} messages after the last thing that happened"));
         }
