@@ -3,13 +3,19 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 /// The root of the repository.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root")
+    // As cargo says it when it runs us: two checkouts that share a target folder share the program too.
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let ours = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        Path::new(&ours).parent().expect("xtask lies in the root").to_owned()
+    });
+    &ROOT
 }
 
 /// Where cargo puts what it builds.
