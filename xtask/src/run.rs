@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result, bail};
 pub(crate) fn root() -> &'static Path {
     // As cargo says it when it runs us: two checkouts that share a target folder share the program too.
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
-        let ours = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let ours =
+            std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
         Path::new(&ours).parent().expect("xtask lies in the root").to_owned()
     });
     &ROOT

@@ -8,6 +8,7 @@ import { join } from "node:path"
 import { Repo } from "@automerge/automerge-repo"
 import { runNetworkAdapterTests } from "@automerge/automerge-repo/helpers/tests/network-adapter-tests.js"
 import { WebSocketClientAdapter } from "@automerge/automerge-repo-network-websocket"
+import { afterEach } from "vitest"
 import { Server } from "../lib/server.mjs"
 
 const RETRY_MS = 60_000
@@ -24,18 +25,26 @@ async function warmUp(url) {
   for (const repo of repos) await repo.shutdown()
 }
 
+// What the tests' own teardown does not get to when one of them fails.
+const cleanups = []
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0)) await cleanup()
+})
+
 runNetworkAdapterTests(async () => {
   const folder = await mkdtemp(join(tmpdir(), "highwater-acceptance-"))
-  const server = await new Server(join(folder, "data")).start()
-  await warmUp(server.url)
-  const adapters = [1, 2, 3].map(() => new WebSocketClientAdapter(server.url, RETRY_MS))
-  const teardown = async () => {
+  const server = new Server(join(folder, "data"))
+  const adapters = []
+  cleanups.push(async () => {
     for (const adapter of adapters) {
       adapter.connect = () => {}
       if (adapter.socket) adapter.disconnect()
     }
     await server.kill9()
     await rm(folder, { recursive: true, force: true, maxRetries: 3 })
-  }
-  return { adapters, teardown }
+  })
+  await server.start()
+  await warmUp(server.url)
+  for (let i = 0; i < 3; i++) adapters.push(new WebSocketClientAdapter(server.url, RETRY_MS))
+  return { adapters }
 }, "through the server")

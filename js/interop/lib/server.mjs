@@ -60,7 +60,10 @@ export class Server extends EventEmitter {
     this.#child = child
     this.#record(`-- ${program} ${args.join(" ")} (pid ${child.pid})`)
     child.stderr.on("data", data => this.#record(`${data}`))
+    const orphaned = () => child.kill("SIGKILL")
+    process.once("exit", orphaned)
     child.once("exit", (code, signal) => {
+      process.off("exit", orphaned)
       this.#record(`-- ended: code ${code}, signal ${signal}`)
       this.#child = undefined
       this.emit("down", { code, signal })
