@@ -1,0 +1,313 @@
+//! What the fuzz targets do with their input. `crates/core/tests/fuzz_corpus.rs` does the same with the corpus and with random changes
+//! of it, so that every test run does some of this without a fuzzer.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Buf, Bytes};
+use highwater_core::change;
+use highwater_core::document::{AppendId, ConnectionId, Document, Effect, Outgoing, PeerInfo};
+use highwater_core::sync;
+use highwater_core::wire::{Body, Message, RemoteHeads};
+use highwater_core::{DocumentId, Input, PeerId, Record, Session, StorageId};
+
+/// More effects than this after one input can only be a loop.
+const EFFECTS_MAX: usize = 100_000;
+const CONNECTIONS: usize = 3;
+const DOCUMENTS_MAX: usize = 8;
+
+/// Reads the bytes as everything that comes from outside. Returns whether they were any of it.
+pub fn wire_decode(data: &[u8]) -> bool {
+    let data = Bytes::copy_from_slice(data);
+    let frame = Message::decode(&data);
+    if let Ok(message) = &frame {
+        // What was read can be written and read again, and is the same.
+        let again = Message::decode(&message.encode());
+        assert!(is_lossy(&message.body) || again.as_ref() == Ok(message), "{message:?} {again:?}");
+    }
+    let message = sync::Message::decode(data.clone());
+    if let Ok(message) = &message {
+        let _ = change::is_cheap(&message.chunks);
+        let _ = change::unpack(&message.chunks);
+    }
+    let chunks = change::unpack(&[data]);
+    if let Ok(changes) = &chunks {
+        for change in changes {
+            assert_eq!(change::Change::parse(change.bytes.clone()).as_ref(), Ok(change));
+        }
+    }
+    frame.is_ok() || message.is_ok() || chunks.is_ok_and(|changes| !changes.is_empty())
+}
+
+/// Bodies that hold floating-point numbers, which need not equal themselves, or that leave something out when written.
+fn is_lossy(body: &Body) -> bool {
+    match body {
+        Body::RemoteHeadsChanged { .. } | Body::Unknown { .. } => true,
+        Body::Join { .. }
+        | Body::Peer { .. }
+        | Body::Error { .. }
+        | Body::Request { .. }
+        | Body::Sync { .. }
+        | Body::DocUnavailable { .. }
+        | Body::Ephemeral(_)
+        | Body::RemoteSubscriptionChange { .. }
+        | Body::Leave
+        | Body::Rejected { .. } => false,
+    }
+}
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Frames that were taken.
+    pub frames: usize,
+    /// Changes that are durable in the end.
+    pub changes: usize,
+    /// Messages to clients.
+    pub sent: usize,
+}
+
+/// Reads the bytes as a script, and plays it: frames on a few connections, commits, broken connections.
+///
+/// A script is a list of steps: a byte that says what happens, two bytes of length (low first), so many bytes.
+pub fn session(data: &[u8]) -> Outcome {
+    let mut server = Server::new();
+    let mut rest = data;
+    while rest.len() >= 3 {
+        let (kind, len) = (rest.get_u8(), usize::from(rest.get_u16_le()));
+        let (payload, after) = rest.split_at(len.min(rest.len()));
+        rest = after;
+        server.step(kind, payload);
+        server.pump();
+    }
+    server.finish()
+}
+
+/// One step of a script, for those who write one.
+pub fn step(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(payload.len()).expect("a short step");
+    [&[kind][..], &len.to_le_bytes(), payload].concat()
+}
+
+/// A frame on a connection.
+pub const FRAME: u8 = 0;
+/// The oldest append of every document becomes durable.
+pub const COMMIT: u8 = 3;
+/// A connection breaks, and another one takes its place.
+pub const BREAK: u8 = 4;
+/// The next of the uploads is unpacked.
+pub const UNPACK: u8 = 7;
+
+struct Server {
+    sessions: Vec<(ConnectionId, Session)>,
+    next_connection: u64,
+    documents: BTreeMap<DocumentId, Served>,
+    outcome: Outcome,
+}
+
+struct Served {
+    document: Document,
+    appends: VecDeque<(AppendId, Vec<Record>)>,
+    uploads: VecDeque<(highwater_core::document::UploadId, Vec<Bytes>)>,
+    durable: Vec<Record>,
+}
+
+impl Server {
+    fn new() -> Self {
+        let mut server = Self {
+            sessions: Vec::new(),
+            next_connection: 0,
+            documents: BTreeMap::new(),
+            outcome: Outcome::default(),
+        };
+        for _ in 0..CONNECTIONS {
+            let session = server.new_session();
+            server.sessions.push(session);
+        }
+        server
+    }
+
+    fn new_session(&mut self) -> (ConnectionId, Session) {
+        self.next_connection += 1;
+        let peer = PeerId::new("server").expect("an id");
+        let storage = StorageId::new("disk").expect("an id");
+        (ConnectionId(self.next_connection), Session::new(peer, storage))
+    }
+
+    fn step(&mut self, kind: u8, payload: &[u8]) {
+        match kind {
+            COMMIT => self.documents.values_mut().for_each(Served::commit),
+            UNPACK => self.documents.values_mut().for_each(Served::unpack),
+            BREAK..UNPACK => self.drop_connection(usize::from(kind - BREAK)),
+            _ => self.frame(usize::from(kind) % CONNECTIONS, payload),
+        }
+    }
+
+    fn drop_connection(&mut self, place: usize) {
+        let fresh = self.new_session();
+        let (connection, _) = std::mem::replace(&mut self.sessions[place], fresh);
+        self.documents.values_mut().for_each(|served| served.document.detach(connection));
+    }
+
+    fn frame(&mut self, place: usize, payload: &[u8]) {
+        let frame = Bytes::copy_from_slice(payload);
+        let (connection, session) = &mut self.sessions[place];
+        let connection = *connection;
+        match session.handle_frame(&frame) {
+            Ok(input) => {
+                self.outcome.frames += 1;
+                self.input(place, connection, input);
+            }
+            Err(reason) => {
+                let _ = (session.error_message(&reason), reason.close_code(), reason.label());
+                self.drop_connection(place);
+            }
+        }
+    }
+
+    fn input(&mut self, place: usize, connection: ConnectionId, input: Input) {
+        match input {
+            Input::Joined { reply } => {
+                assert!(Message::decode(&reply).is_ok());
+                self.documents.values_mut().for_each(|served| served.document.detach(connection));
+            }
+            Input::Sync { document, data, is_request } => {
+                let info = self.info(place);
+                let Some(served) = self.open(document) else { return };
+                if !served.document.is_attached(connection) {
+                    served.document.attach(connection, info);
+                }
+                if served.document.handle_sync(connection, data, is_request).is_err() {
+                    self.drop_connection(place);
+                }
+            }
+            Input::Ephemeral(ephemeral) => {
+                let Some(served) = self.open(ephemeral.document) else { return };
+                served.document.handle_ephemeral(connection, &ephemeral);
+            }
+            Input::Subscriptions(storages) => {
+                for served in self.documents.values_mut() {
+                    served.document.handle_subscriptions(connection, storages.clone());
+                }
+            }
+            Input::RemoteHeads { document, heads } => {
+                let Some(served) = self.open(document) else { return };
+                served.document.handle_remote_heads(connection, heads);
+            }
+            Input::Leave => self.drop_connection(place),
+            Input::Nothing => {}
+        }
+    }
+
+    fn info(&self, place: usize) -> PeerInfo {
+        let session = &self.sessions[place].1;
+        PeerInfo {
+            peer: session.peer().expect("who syncs has joined").clone(),
+            // Nobody may write through the last connection.
+            may_write: place + 1 < CONNECTIONS,
+            storage: session.peer_metadata().storage_id,
+            subscriptions: session.subscriptions(),
+        }
+    }
+
+    fn open(&mut self, id: DocumentId) -> Option<&mut Served> {
+        if self.documents.len() >= DOCUMENTS_MAX && !self.documents.contains_key(&id) {
+            return None;
+        }
+        let new = || Served {
+            document: Document::new(id),
+            appends: VecDeque::new(),
+            uploads: VecDeque::new(),
+            durable: Vec::new(),
+        };
+        Some(self.documents.entry(id).or_insert_with(new))
+    }
+
+    fn pump(&mut self) {
+        for (id, served) in &mut self.documents {
+            for count in 0.. {
+                assert!(count < EFFECTS_MAX, "there is no end to it");
+                match served.document.poll_effect() {
+                    None => break,
+                    Some(Effect::Append { id, records }) => served.appends.push_back((id, records)),
+                    Some(Effect::Unpack { upload, chunks }) => served.uploads.push_back((upload, chunks)),
+                    Some(Effect::Send { outgoing, .. }) => {
+                        self.outcome.sent += 1;
+                        check_outgoing(*id, outgoing);
+                    }
+                    Some(Effect::Close { .. }) => {}
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> Outcome {
+        for _ in 0..EFFECTS_MAX {
+            self.documents.values_mut().for_each(Served::unpack);
+            self.documents.values_mut().for_each(Served::commit);
+            self.pump();
+            if self.documents.values().all(Served::is_done) {
+                self.documents.values().for_each(Served::check_stored);
+                self.outcome.changes = self.documents.values().map(|served| served.document.len()).sum();
+                return self.outcome;
+            }
+        }
+        panic!("there is no end to it");
+    }
+}
+
+/// What goes out can be written, and read by the other side.
+fn check_outgoing(document: DocumentId, outgoing: Outgoing) {
+    let sender = PeerId::new("server").expect("an id");
+    let body = match outgoing {
+        Outgoing::Sync(message) => {
+            let data = message.encode();
+            assert_eq!(sync::Message::decode(data.clone()).map(|read| read.heads), Ok(message.heads));
+            Body::Sync { document, data }
+        }
+        Outgoing::Unavailable => Body::DocUnavailable { document },
+        Outgoing::Ephemeral { ephemeral, .. } => Body::Ephemeral(ephemeral),
+        Outgoing::RemoteHeads(heads) => Body::RemoteHeadsChanged { document, heads: finite(heads) },
+        Outgoing::Rejected(changes) => Body::Rejected { document, changes },
+    };
+    let frame = Message { sender: Some(sender), target: None, body }.encode();
+    assert!(Message::decode(&frame).is_ok());
+}
+
+fn finite(heads: Vec<RemoteHeads>) -> Vec<RemoteHeads> {
+    heads.into_iter().filter(|entry| entry.timestamp.is_finite()).collect()
+}
+
+impl Served {
+    fn commit(&mut self) {
+        if let Some((id, records)) = self.appends.pop_front() {
+            self.durable.extend(records);
+            self.document.handle_appended(id);
+        }
+    }
+
+    fn unpack(&mut self) {
+        if let Some((upload, chunks)) = self.uploads.pop_front() {
+            self.document.handle_unpacked(upload, change::unpack(&chunks));
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.appends.is_empty() && self.uploads.is_empty()
+    }
+
+    /// What was stored makes the same document again.
+    fn check_stored(&self) {
+        let changes = self.durable.iter().filter_map(|record| match record {
+            Record::Change { bytes } => Some(bytes.clone()),
+            Record::Quarantine { .. } => None,
+        });
+        let refused = self.durable.iter().filter_map(|record| match record {
+            Record::Change { .. } => None,
+            Record::Quarantine { hash, reason, .. } => Some((*hash, reason.clone())),
+        });
+        let restored =
+            Document::restore(self.document.id(), changes, refused).expect("what was stored reads");
+        assert_eq!(restored.heads(), self.document.heads());
+        assert_eq!(restored.len(), self.document.len());
+    }
+}
