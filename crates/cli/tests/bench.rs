@@ -99,3 +99,13 @@ fn a_server_that_is_not_there_is_an_error_and_not_a_wait() {
     let output = run(folder.path(), &["bench", "edits"]);
     assert!(stderr(&output).contains("--url"));
 }
+
+#[test]
+fn a_server_that_says_nothing_is_given_up_on() {
+    let folder = tempdir().unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", silent.local_addr().unwrap());
+    let output = run(folder.path(), &["bench", "--url", &url, "--timeout", "1", "cold"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("not finished after 1 seconds"), "{}", stderr(&output));
+}

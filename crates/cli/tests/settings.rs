@@ -117,3 +117,11 @@ fn help_and_the_page_tell_of_every_setting() {
         line(&shown, name);
     }
 }
+
+#[test]
+fn the_page_in_docs_is_the_one_that_is_printed() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md");
+    let Ok(written) = fs::read_to_string(page) else { return };
+    let printed = stdout(&run(tempdir().unwrap().path(), &["settings", "--markdown"]));
+    assert_eq!(written, printed, "write it anew: highwater settings --markdown > docs/settings.md");
+}

@@ -8,8 +8,10 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use highwater_core::{ChangeHash, DocumentId};
+
+const CANNOT_WRITE: &str = "cannot write down what was acknowledged";
 
 /// Takes down what was acknowledged.
 pub(crate) struct Ledger {
@@ -26,13 +28,14 @@ impl Ledger {
     /// Writes down that this change was acknowledged.
     pub(crate) fn acknowledged(&self, document: &str, hash: &ChangeHash) -> Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(file, "{document} {hash}").context("cannot write down what was acknowledged")
+        // As a text: an I/O error would look like a lost connection to those who expect one.
+        writeln!(file, "{document} {hash}").map_err(|error| anyhow!("{CANNOT_WRITE}: {error}"))
     }
 
     /// Hands everything to the system.
     pub(crate) fn flush(&self) -> Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.flush().context("cannot write down what was acknowledged")
+        file.flush().map_err(|error| anyhow!("{CANNOT_WRITE}: {error}"))
     }
 }
 
