@@ -13,14 +13,12 @@ use bytes::Bytes;
 
 use crate::id::{ActorId, ChangeHash};
 use crate::limits::{
-    CHANGE_BYTES_MAX, CHANGE_DEPS_MAX, ID_BYTES_MAX, OP_COUNTER_MAX, UNPACK_INLINE_BYTES_MAX,
+    CHANGE_BYTES_MAX, CHANGE_DEPS_MAX, ID_BYTES_MAX, MESSAGE_OPS_MAX, OP_COUNTER_MAX,
+    UNPACK_INLINE_BYTES_MAX, UNPACK_INLINE_OPS_MAX,
 };
 
 pub use chunk::ChunkError;
 use chunk::{Chunk, ChunkKind};
-
-/// Operations in one change that is checked without handing it to the blocking pool.
-const INLINE_OPS_MAX: u64 = 10_000;
 
 /// A change that is well-formed by itself: its checksum is right, its columns decode, its numbers are within the limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,12 +115,21 @@ impl Change {
 /// unless [`is_cheap`] says otherwise.
 pub fn unpack(blobs: &[Bytes]) -> Result<Vec<Change>, ChunkError> {
     let mut changes = Vec::new();
+    // A few bytes can stand for many operations, and many times a few bytes for more work than anybody may ask for.
+    let mut ops_left = MESSAGE_OPS_MAX + blobs.iter().map(|blob| blob.len() as u64).sum::<u64>();
     for blob in blobs {
         let mut rest = blob.clone();
         while !rest.is_empty() {
             let chunk = Chunk::take(&mut rest)?;
             match chunk.kind {
-                ChunkKind::Change | ChunkKind::Compressed => changes.push(Change::from_chunk(&chunk)?),
+                ChunkKind::Change | ChunkKind::Compressed => {
+                    let change = Change::from_chunk(&chunk)?;
+                    ops_left = ops_left.checked_sub(change.ops).ok_or(ChunkError::TooLarge {
+                        what: "number of operations in a message",
+                        max: MESSAGE_OPS_MAX as usize,
+                    })?;
+                    changes.push(change);
+                }
                 ChunkKind::Document => unpack_document(&chunk, &mut changes)?,
                 ChunkKind::Bundle => unpack_bundle(&chunk, &mut changes)?,
             }
@@ -140,11 +147,14 @@ pub fn is_cheap(blobs: &[Bytes]) -> bool {
         while !rest.is_empty() {
             // What is malformed is found out soon enough.
             let Ok(chunk) = Chunk::take(&mut rest) else { return true };
-            ops += columns::change_ops(&chunk.data).unwrap_or(0);
-            if chunk.kind != ChunkKind::Change || chunk.bytes.len() > budget || ops > INLINE_OPS_MAX {
+            if chunk.kind != ChunkKind::Change || chunk.bytes.len() > budget {
                 return false;
             }
             budget -= chunk.bytes.len();
+            ops = columns::change_ops(&chunk.data).unwrap_or(0).saturating_add(ops);
+            if ops > UNPACK_INLINE_OPS_MAX {
+                return false;
+            }
         }
     }
     true

@@ -16,6 +16,7 @@ mod orphans;
 mod remote_heads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -56,7 +57,7 @@ pub struct PeerInfo {
     /// The storage behind the peer, if it has one that lasts.
     pub storage: Option<StorageId>,
     /// The storages whose heads the peer wants to hear of.
-    pub subscriptions: BTreeSet<StorageId>,
+    pub subscriptions: Arc<BTreeSet<StorageId>>,
 }
 
 /// What the driver must do.
@@ -155,6 +156,8 @@ pub struct Document {
     /// Peers that asked whether the document exists and have no answer yet.
     waiting: BTreeSet<ConnectionId>,
     remote_heads: RemoteHeadsBook,
+    /// Whether any peer follows a storage. Without, nothing about storages is worth a look at every peer.
+    has_followers: bool,
     now_ms: f64,
 }
 
@@ -165,6 +168,8 @@ struct Append {
     sender: ConnectionId,
     /// How long the history is once this is durable.
     history_len: Index,
+    /// To be told then: what was refused may have been refused because of what is on its way to disk.
+    rejections: Vec<(ConnectionId, Vec<Rejection>)>,
 }
 
 #[derive(Debug)]
@@ -215,6 +220,7 @@ impl Document {
             stale: BTreeSet::new(),
             waiting: BTreeSet::new(),
             remote_heads: RemoteHeadsBook::default(),
+            has_followers: false,
             now_ms: 0.0,
         }
     }
@@ -279,11 +285,22 @@ impl Document {
         self.peers.is_empty() && self.appends.is_empty() && self.uploads.is_empty()
     }
 
-    /// Whether all that this connection sent is taken in: nothing of it is on its way to disk or waits. Also if it is not attached and left nothing behind.
+    /// Whether all that this connection sent has been judged: nothing of it waits, is unpacked, or is its own append. What it repeated of others, or left
+    /// behind when it joined again, may still be on its way to disk: [`append_mark`](Self::append_mark) tells when that is durable.
     pub fn is_settled(&self, connection: ConnectionId) -> bool {
         let is_upload = self.uploads.values().any(|upload| upload.connection == connection);
-        let is_done = |peer: &Box<Peer>| peer.busy.is_none() && peer.inbox.is_empty();
-        !is_upload && self.peers.get(&connection).is_none_or(is_done)
+        let is_done = |peer: &Peer| peer.busy.is_none() && peer.inbox.is_empty();
+        !is_upload && self.peers.get(&connection).is_none_or(|peer| is_done(peer))
+    }
+
+    /// A place in the order of appends: all that are on their way to disk now come before it.
+    pub fn append_mark(&self) -> AppendId {
+        AppendId(self.next_append)
+    }
+
+    /// Whether all appends before a [mark](Self::append_mark) are durable.
+    pub fn has_reached(&self, mark: AppendId) -> bool {
+        self.appends.front().is_none_or(|append| append.id >= mark)
     }
 
     /// The peers that have the document open.
@@ -306,6 +323,7 @@ impl Document {
         self.detach(connection);
         let state = State::new(!info.may_write);
         let known = self.remote_heads.known_to(&info.subscriptions, &self.history);
+        self.has_followers |= !info.subscriptions.is_empty();
         let peer = Peer { info, state, busy: None, inbox: VecDeque::new() };
         self.peers.insert(connection, Box::new(peer));
         self.send_remote_heads(connection, known);
@@ -384,6 +402,9 @@ impl Document {
             self.stale.insert(*connection);
         }
         self.announce_remote_heads();
+        for (connection, rejections) in append.rejections {
+            self.send_rejections(connection, rejections);
+        }
         self.finish_append(append.sender, id);
     }
 
@@ -408,9 +429,14 @@ impl Document {
     }
 
     /// The storages that an attached peer wants to hear of from now on.
-    pub fn handle_subscriptions(&mut self, connection: ConnectionId, subscriptions: BTreeSet<StorageId>) {
+    pub fn handle_subscriptions(
+        &mut self,
+        connection: ConnectionId,
+        subscriptions: Arc<BTreeSet<StorageId>>,
+    ) {
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         let added = subscriptions.difference(&peer.info.subscriptions).cloned().collect();
+        self.has_followers |= !subscriptions.is_empty();
         peer.info.subscriptions = subscriptions;
         let known = self.remote_heads.known_to(&added, &self.history);
         self.send_remote_heads(connection, known);
@@ -419,7 +445,11 @@ impl Document {
     /// What an attached peer heard of the heads of other storages.
     pub fn handle_remote_heads(&mut self, connection: ConnectionId, heads: Vec<RemoteHeads>) {
         if self.is_attached(connection) {
-            heads.into_iter().for_each(|entry| self.remote_heads.learn(Some(connection), entry));
+            for mut entry in heads.into_iter().filter(|entry| entry.timestamp.is_finite()) {
+                // A clock that runs ahead must not shadow what comes later.
+                entry.timestamp = entry.timestamp.min(self.now_ms);
+                self.remote_heads.learn(connection, entry);
+            }
             self.announce_remote_heads();
         }
     }
@@ -478,19 +508,33 @@ impl Document {
         let Some(peer) = self.peers.get(&connection) else { return Ok(()) };
         let sender = peer.info.peer.clone();
         let (intake, within_limits) = self.judge_all(changes, &sender);
-        if !intake.rejections.is_empty() {
-            let outgoing = Outgoing::Rejected(intake.rejections);
-            self.effects.push_back(Effect::Send { connection, outgoing });
-        }
         if intake.records.is_empty() {
+            self.reject(connection, intake.rejections);
             self.finish_message(connection, message);
         } else {
             let id = self.append(connection, intake.records);
+            self.reject(connection, intake.rejections);
             if let Some(peer) = self.peers.get_mut(&connection) {
                 peer.busy = Some(Busy::Appending(id, message));
             }
         }
         if within_limits { Ok(()) } else { Err(PeerFault::TooManyOrphans) }
+    }
+
+    /// Tells a peer what was refused, as soon as everything that this may rest on is durable.
+    fn reject(&mut self, connection: ConnectionId, rejections: Vec<Rejection>) {
+        if rejections.is_empty() {
+            return;
+        }
+        match self.appends.back_mut() {
+            Some(append) => append.rejections.push((connection, rejections)),
+            None => self.send_rejections(connection, rejections),
+        }
+    }
+
+    fn send_rejections(&mut self, connection: ConnectionId, rejections: Vec<Rejection>) {
+        let outgoing = Outgoing::Rejected(rejections);
+        self.effects.push_back(Effect::Send { connection, outgoing });
     }
 
     /// Judges changes in order, as long as there is room for orphans. Also says whether there was for all.
@@ -504,7 +548,12 @@ impl Document {
     fn append(&mut self, sender: ConnectionId, records: Vec<Record>) -> AppendId {
         let id = AppendId(self.next_append);
         self.next_append += 1;
-        self.appends.push_back(Append { id, sender, history_len: self.history.staged_len() });
+        self.appends.push_back(Append {
+            id,
+            sender,
+            history_len: self.history.staged_len(),
+            rejections: Vec::new(),
+        });
         self.effects.push_back(Effect::Append { id, records });
         id
     }
@@ -590,7 +639,7 @@ impl Document {
         if let Some(storage) = &peer.info.storage {
             let heads = peer.state.their_heads().to_vec();
             let entry = RemoteHeads { storage: storage.clone(), heads, timestamp: self.now_ms };
-            self.remote_heads.learn(Some(connection), entry);
+            self.remote_heads.learn(connection, entry);
             self.announce_remote_heads();
         }
     }
@@ -645,9 +694,12 @@ impl Document {
 
     /// Passes on what is new about other storages, as far as it is durable here.
     fn announce_remote_heads(&mut self) {
+        if !self.has_followers {
+            return;
+        }
         for (from, entry) in self.remote_heads.take_news(&self.history) {
             let interested = self.peers.iter().filter(|(connection, peer)| {
-                Some(**connection) != from
+                **connection != from
                     && peer.info.subscriptions.contains(&entry.storage)
                     && peer.info.storage.as_ref() != Some(&entry.storage)
             });

@@ -2,7 +2,15 @@
 
 /// Longest peer id, storage id or session id.
 pub const ID_BYTES_MAX: usize = 256;
-/// Longest name of a message type or a key in a message; a longer key is skipped unread.
+/// Largest first message, and any other before it.
+pub const JOIN_BYTES_MAX: usize = 64 << 10;
+/// Longest text in a message where no other limit applies: an error, a reason, a kind.
+pub const TEXT_BYTES_MAX: usize = 4096;
+/// Shapes of records in one message (automerge-repo 1.x), and keys of one shape.
+pub const RECORDS_MAX: usize = 64;
+/// Depth of values that are skipped unread.
+pub const SKIP_DEPTH_MAX: usize = 32;
+/// Protocol versions listed in a `join`.
 pub const PROTOCOL_VERSIONS_MAX: usize = 16;
 /// Largest WebSocket message taken in or sent. Stock clients send a whole document as one frame, and the `ws` package on
 /// Node takes at most this much by default.
@@ -13,6 +21,12 @@ pub const CHANGE_BYTES_MAX: usize = 32 << 20;
 pub const UNPACKED_BYTES_MAX: usize = 1 << 30;
 /// Operations in one change.
 pub const CHANGE_OPS_MAX: u64 = 10_000_000;
+/// Operations in all plain changes of one message, beyond one for each of its bytes.
+pub const MESSAGE_OPS_MAX: u64 = 10_000_000;
+/// Operations in a message whose changes are checked without handing them to the blocking pool.
+pub const UNPACK_INLINE_OPS_MAX: u64 = 10_000;
+/// Columns of a change, or of one half of a document chunk.
+pub const COLUMNS_MAX: u64 = 1_000;
 /// Operations in one whole-document chunk or one bundle.
 pub const UNPACKED_OPS_MAX: u64 = 100_000_000;
 /// Changes in one sync message.
@@ -20,7 +34,7 @@ pub const MESSAGE_CHANGES_MAX: usize = 2_000_000;
 /// Hashes in one list of a sync message (heads, need, last_sync).
 pub const MESSAGE_HASHES_MAX: usize = 100_000;
 /// `have` entries in one sync message; stock peers send one.
-pub const MESSAGE_HAVES_MAX: usize = 16;
+pub const MESSAGE_HAVES_MAX: usize = 4;
 /// Probes per hash of a Bloom filter; stock peers use 7.
 pub const BLOOM_PROBES_MAX: u32 = 32;
 /// Dependencies of one change.
@@ -44,8 +58,10 @@ pub const SEND_CHANGES_BYTES_MAX: usize = 8 << 20;
 pub const UNANSWERED_CHANGES_MAX: usize = 4_096;
 /// Sync messages with at most this many bytes of changes are unpacked at once; longer ones on the blocking pool.
 pub const UNPACK_INLINE_BYTES_MAX: usize = 64 << 10;
-/// Messages of one peer on one document that wait behind one that is being committed.
-pub const PEER_INBOX_MAX: usize = 1_024;
+/// Size of a Bloom filter: room for thirteen million changes.
+pub const BLOOM_BYTES_MAX: usize = 16 << 20;
+/// Messages of one peer on one document that wait behind one that is being committed. Their bytes are bounded before that.
+pub const PEER_INBOX_MAX: usize = 32_768;
 /// Documents that one connection may have open.
 pub const CONNECTION_DOCUMENTS_MAX: usize = 10_000;
 /// Storage ids whose heads one connection may follow.

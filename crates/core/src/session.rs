@@ -3,12 +3,13 @@
 //! A session turns frames into [`Input`]s. It knows nothing of documents' contents; the driver hands the inputs on to the documents that they name.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::document::PeerFault;
 use crate::id::{DocumentId, PeerId, StorageId};
-use crate::limits::{CONNECTION_DOCUMENTS_MAX, FRAME_BYTES_MAX, SUBSCRIPTIONS_MAX};
+use crate::limits::{CONNECTION_DOCUMENTS_MAX, FRAME_BYTES_MAX, JOIN_BYTES_MAX, SUBSCRIPTIONS_MAX};
 use crate::wire::{
     Body, DecodeError, EXTENSION_VERSION, Ephemeral, Message, PROTOCOL_VERSION, PeerMetadata, RemoteHeads,
     encode_peer,
@@ -27,7 +28,7 @@ struct Joined {
     peer: PeerId,
     metadata: PeerMetadata,
     documents: BTreeSet<DocumentId>,
-    subscriptions: BTreeSet<StorageId>,
+    subscriptions: Arc<BTreeSet<StorageId>>,
 }
 
 /// What a frame asks for.
@@ -50,7 +51,7 @@ pub enum Input {
     /// An ephemeral message for a document that the peer has open.
     Ephemeral(Ephemeral),
     /// The set of storages that the peer follows is now this.
-    Subscriptions(BTreeSet<StorageId>),
+    Subscriptions(Arc<BTreeSet<StorageId>>),
     /// What the peer heard of other storages, about a document that it has open.
     RemoteHeads {
         /// Which document.
@@ -226,7 +227,7 @@ impl Session {
     }
 
     /// The storages that the peer follows.
-    pub fn subscriptions(&self) -> BTreeSet<StorageId> {
+    pub fn subscriptions(&self) -> Arc<BTreeSet<StorageId>> {
         self.joined.as_ref().map(|joined| joined.subscriptions.clone()).unwrap_or_default()
     }
 
@@ -238,6 +239,10 @@ impl Session {
 
     /// Takes in a binary frame.
     pub fn handle_frame(&mut self, frame: &Bytes) -> Result<Input, CloseReason> {
+        // Strangers are not worth the work that a large message makes.
+        if self.joined.is_none() && frame.len() > JOIN_BYTES_MAX {
+            return Err(DecodeError::TooLong { field: "join", max: JOIN_BYTES_MAX }.into());
+        }
         let message = Message::decode(frame)?;
         let joined = match (&mut self.joined, message.body) {
             (_, Body::Join { metadata, versions }) => return self.join(message.sender, metadata, &versions),
@@ -261,7 +266,7 @@ impl Session {
             return Err(CloseReason::Version);
         }
         let reply = encode_peer(&self.ours, &peer, self.metadata.clone());
-        let (documents, subscriptions) = (BTreeSet::new(), BTreeSet::new());
+        let (documents, subscriptions) = (BTreeSet::new(), Arc::default());
         self.joined = Some(Joined { peer, metadata, documents, subscriptions });
         Ok(Input::Joined { reply })
     }
@@ -301,13 +306,18 @@ impl Joined {
     }
 
     fn subscribe(&mut self, add: Vec<StorageId>, remove: Vec<StorageId>) -> Result<Input, CloseReason> {
-        self.subscriptions.extend(add);
+        let mut subscriptions = BTreeSet::clone(&self.subscriptions);
+        subscriptions.extend(add);
         for storage in &remove {
-            self.subscriptions.remove(storage);
+            subscriptions.remove(storage);
         }
-        if self.subscriptions.len() > SUBSCRIPTIONS_MAX {
+        if subscriptions.len() > SUBSCRIPTIONS_MAX {
             return Err(CloseReason::TooManySubscriptions);
         }
+        if subscriptions == *self.subscriptions {
+            return Ok(Input::Nothing);
+        }
+        self.subscriptions = Arc::new(subscriptions);
         Ok(Input::Subscriptions(self.subscriptions.clone()))
     }
 }

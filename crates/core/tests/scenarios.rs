@@ -6,11 +6,11 @@ use automerge::sync::{Message as StockMessage, MessageFlags, State};
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ROOT};
 use bytes::Bytes;
+use highwater_core::ChangeHash;
 use highwater_core::document::{ConnectionId, Outgoing};
 use highwater_core::limits::{CHANGE_BYTES_MAX, SEND_CHANGES_BYTES_MAX, UNANSWERED_CHANGES_MAX};
 use highwater_core::sync::{BloomFilter, Flags, Have, Message, Version};
 use highwater_core::wire::RemoteHeads;
-use highwater_core::{ChangeHash, StorageId};
 
 use scene::{Client, Server, carried, chunk, info, settle, storage};
 
@@ -527,10 +527,11 @@ fn two_uploads_on_one_connection_that_joined_twice_are_told_apart() {
 #[test]
 fn the_heads_of_other_storages_are_passed_on_only_when_they_are_durable() {
     let (mut server, mut writer) = agreed();
-    let subscriptions: std::collections::BTreeSet<StorageId> = [storage("laptop")].into();
+    let subscriptions = std::sync::Arc::new([storage("laptop")].into());
     server.attach(2, highwater_core::document::PeerInfo { subscriptions, ..info("follower") });
     let change = writer.edit(1);
     let entry = RemoteHeads { storage: storage("laptop"), heads: vec![change], timestamp: 1.0 };
+    server.document.set_time(1.0);
     server.document.handle_remote_heads(ConnectionId(1), vec![entry.clone()]);
     server.poll();
     assert!(server.said(2).is_empty());

@@ -15,9 +15,11 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use highwater_core::document::PeerInfo;
 use highwater_core::{CloseReason, DocumentId, Input, Session};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, timeout};
 
+use crate::activity::Activity;
+use crate::budget::Budget;
 use crate::document::{Attachment, Command, Handle};
 use crate::hub::{Hub, Phase, Registration};
 use crate::outbox::{self, Outbox, OutboxReceiver};
@@ -26,6 +28,8 @@ use crate::outbox::{self, Outbox, OutboxReceiver};
 const FLUSH_AFTER: usize = 32;
 /// How long a close may take when the peer does not play along.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a peer has to read what was sent, before a close follows.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// A socket from which nothing came for so long is taken as read empty.
 const DRAIN_QUIET: Duration = Duration::from_millis(20);
 /// How long a draining connection may go on sending.
@@ -38,8 +42,11 @@ struct Connection {
     registration: Registration,
     session: Session,
     outbox: Outbox,
-    /// Bytes that may still be read before what was read is dealt with.
-    budget: Arc<Semaphore>,
+    /// What was read and is not dealt with.
+    budget: Budget,
+    /// Nothing is read because enough is under way, so nothing can be heard of the peer either.
+    is_paused: Arc<AtomicBool>,
+    activity: Activity,
     documents: HashMap<DocumentId, Handle>,
     is_extended: bool,
 }
@@ -55,7 +62,7 @@ enum End {
 }
 
 /// Serves a WebSocket until it ends.
-pub(crate) async fn serve(hub: Arc<Hub>, mut socket: WebSocket) {
+pub(crate) async fn serve(hub: Arc<Hub>, activity: Activity, mut socket: WebSocket) {
     let config = hub.config();
     let (outbox, frames) = outbox::channel(config.send_queue_bytes_max);
     let session = Session::new(hub.peer_id().clone(), hub.storage_id().clone());
@@ -63,10 +70,19 @@ pub(crate) async fn serve(hub: Arc<Hub>, mut socket: WebSocket) {
         Ok(registration) => registration,
         Err(reason) => return Box::pin(close(&mut socket, &session, &reason)).await,
     };
-    let budget = Arc::new(Semaphore::new(config.receive_queue_bytes_max));
-    let documents = HashMap::new();
-    let mut connection =
-        Connection { hub: hub.clone(), registration, session, outbox, budget, documents, is_extended: false };
+    let budget = Budget::new(config.receive_queue_bytes_max);
+    let (documents, is_paused) = (HashMap::new(), Arc::default());
+    let mut connection = Connection {
+        hub: hub.clone(),
+        registration,
+        session,
+        outbox,
+        budget,
+        is_paused,
+        activity,
+        documents,
+        is_extended: false,
+    };
     connection.serve(socket, frames).await;
     connection.detach_all();
 }
@@ -74,53 +90,51 @@ pub(crate) async fn serve(hub: Arc<Hub>, mut socket: WebSocket) {
 impl Connection {
     async fn serve(&mut self, socket: WebSocket, mut frames: OutboxReceiver) {
         let (mut sink, mut stream) = socket.split();
-        let is_alive = AtomicBool::new(true);
+        let liveness =
+            Liveness::new(self.hub.config().ping_interval, self.activity.clone(), self.is_paused.clone());
         let closing = frames.closing();
-        let ping_interval = self.hub.config().ping_interval;
         let mut phase = self.hub.phase();
         let end = tokio::select! {
-            end = self.read(&mut stream, &is_alive) => end,
-            end = write(&mut sink, &mut frames, &is_alive, ping_interval) => end,
+            end = self.read(&mut stream) => end,
+            end = write(&mut sink, &mut frames, liveness) => end,
             reason = closing.reason() => End::Ours(reason),
-            () = draining(&mut phase) => {
-                // Boxed, like all that is rare here: a connection's memory is that of its largest state.
-                Box::pin(self.drain(&mut stream, &mut sink, &mut frames)).await;
-                End::Ours(CloseReason::ShuttingDown)
-            }
+            // Boxed, like all that is rare here: a connection's memory is that of its largest state.
+            () = draining(&mut phase) => Box::pin(self.drain(&mut stream)).await,
         };
         // Both halves come from this socket.
         let Ok(mut socket) = stream.reunite(sink) else { return };
+        Box::pin(self.end(&mut socket, &mut frames, end)).await;
+    }
+
+    async fn end(&self, socket: &mut WebSocket, frames: &mut OutboxReceiver, end: End) {
         match end {
             End::Broken => {}
-            End::Closed => Box::pin(self.answer_close(&mut socket, &mut frames)).await,
+            End::Closed => self.answer_close(socket, frames).await,
+            // It says that all is durable, as the answer to a close does.
+            End::Ours(CloseReason::Left) if !self.settle(frames).await => {}
             End::Ours(reason) => {
                 if reason != CloseReason::NotReading {
                     // What was said before the reason to close came up is still worth hearing.
-                    let _ = timeout(CLOSE_TIMEOUT, Box::pin(write_rest(&mut socket, &mut frames))).await;
+                    let _ = timeout(CLOSE_TIMEOUT, write_rest(socket, frames)).await;
                 }
-                Box::pin(close(&mut socket, &self.session, &reason)).await;
+                close(socket, &self.session, &reason).await;
             }
         }
     }
 
     /// Every frame before the close frame is durable before the close is answered: a clean close means that all is safe.
-    async fn answer_close(&mut self, socket: &mut WebSocket, frames: &mut OutboxReceiver) {
-        let closing = frames.closing();
-        tokio::select! {
-            is_settled = self.settle() => {
-                // The answer is queued in the socket since the close frame was read. Without a settled document it is not given.
-                if is_settled {
-                    let _ = timeout(CLOSE_TIMEOUT, socket.flush()).await;
-                }
-            }
-            _ = closing.reason() => {}
+    async fn answer_close(&self, socket: &mut WebSocket, frames: &OutboxReceiver) {
+        // The answer is queued in the socket since the close frame was read. If not all is durable it is not given.
+        if self.settle(frames).await {
+            let _ = timeout(CLOSE_TIMEOUT, socket.flush()).await;
         }
     }
 
-    async fn read(&mut self, stream: &mut SplitStream<WebSocket>, is_alive: &AtomicBool) -> End {
+    async fn read(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
         let join_timeout = self.hub.config().join_timeout;
         let deadline = tokio::time::Instant::now() + join_timeout;
         loop {
+            self.room().await;
             let next = stream.next();
             let message = if self.session.peer().is_some() {
                 next.await
@@ -130,10 +144,18 @@ impl Connection {
                     Err(_) => return End::Ours(CloseReason::JoinTimeout),
                 }
             };
-            is_alive.store(true, Ordering::Relaxed);
             if let Some(end) = self.handle_message(message).await {
                 return end;
             }
+        }
+    }
+
+    /// Waits until there is room for another frame. Before the frame is read, not after: what was read is always handed on.
+    async fn room(&self) {
+        if !self.budget.has_room() {
+            self.is_paused.store(true, Ordering::Relaxed);
+            self.budget.room().await;
+            self.is_paused.store(false, Ordering::Relaxed);
         }
     }
 
@@ -150,16 +172,16 @@ impl Connection {
 
     async fn handle_frame(&mut self, frame: Bytes) -> Result<(), CloseReason> {
         metrics::counter!("highwater_frames_received_total").increment(1);
+        let taken = self.budget.take(frame.len());
         match self.session.handle_frame(&frame)? {
-            Input::Joined { reply } => self.joined(reply),
+            Input::Joined { reply } => self.joined(reply).await?,
             Input::Sync { document, data, is_request } => {
-                let permit = self.permit(data.len()).await;
                 let connection = self.registration.id;
-                self.send(document, Command::Sync { connection, data, is_request, permit });
+                self.send(document, Command::Sync { connection, data, is_request, taken });
             }
             Input::Ephemeral(ephemeral) => {
                 let document = ephemeral.document;
-                self.send(document, Command::Ephemeral(self.registration.id, Box::new(ephemeral)));
+                self.send(document, Command::Ephemeral(self.registration.id, Box::new(ephemeral), taken));
             }
             Input::Subscriptions(storages) => {
                 for handle in self.documents.values() {
@@ -167,7 +189,7 @@ impl Connection {
                 }
             }
             Input::RemoteHeads { document, heads } => {
-                self.send(document, Command::RemoteHeads(self.registration.id, heads));
+                self.send(document, Command::RemoteHeads(self.registration.id, heads, taken));
             }
             Input::Leave => return Err(CloseReason::Left),
             Input::Nothing => {}
@@ -175,29 +197,29 @@ impl Connection {
         Ok(())
     }
 
-    fn joined(&mut self, reply: Bytes) {
+    /// Whoever joins again may close next, and that is answered for all that was sent before, too.
+    async fn joined(&mut self, reply: Bytes) -> Result<(), CloseReason> {
+        if !self.all_settled().await {
+            return Err(CloseReason::StoreFailed);
+        }
         self.detach_all();
         self.is_extended = self.session.peer_metadata().extension.is_some();
         if let Some(peer) = self.session.peer() {
             self.registration.joined(peer);
         }
         self.outbox.send(reply);
+        Ok(())
     }
 
-    /// Waits until there is room for another frame of this size. One larger than all the room takes all of it.
-    async fn permit(&self, bytes: usize) -> OwnedSemaphorePermit {
-        let wanted = bytes.min(self.hub.config().receive_queue_bytes_max).try_into().unwrap_or(u32::MAX);
-        self.budget.clone().acquire_many_owned(wanted).await.expect("the budget is never closed")
-    }
-
-    /// Sends a command to a document, which is opened if it is not. A task that is gone belongs to a store that failed; the
-    /// connection is being closed then.
+    /// Sends a command to a document, which is opened if it is not.
     fn send(&mut self, document: DocumentId, command: Command) {
         if !self.documents.contains_key(&document) {
             self.open(document);
         }
-        if let Some(handle) = self.documents.get(&document) {
-            let _ = handle.send(command);
+        let sent = self.documents.get(&document).map(|handle| handle.send(command));
+        if matches!(sent, Some(Err(_))) {
+            // Its task is gone, so what this connection knows of the document is worth nothing.
+            self.outbox.close(CloseReason::StoreFailed);
         }
     }
 
@@ -219,8 +241,18 @@ impl Connection {
         }
     }
 
-    /// Waits until all that was read is durable. `false` if a document could not do that.
-    async fn settle(&self) -> bool {
+    /// Waits until all that was read is durable. `false` if it is not, or somebody wants the connection closed for another reason meanwhile.
+    async fn settle(&self, frames: &OutboxReceiver) -> bool {
+        let closing = frames.closing();
+        tokio::select! {
+            // First: a document that refused something says so before it says that it is done.
+            biased;
+            _ = closing.reason() => false,
+            all = self.all_settled() => all,
+        }
+    }
+
+    async fn all_settled(&self) -> bool {
         let mut waiting = Vec::with_capacity(self.documents.len());
         for handle in self.documents.values() {
             let (done, settled) = oneshot::channel();
@@ -234,24 +266,19 @@ impl Connection {
         all
     }
 
-    /// Before the server goes: takes in what the socket holds, waits until it is durable, and sends the acknowledgements.
-    async fn drain(
-        &mut self,
-        stream: &mut SplitStream<WebSocket>,
-        sink: &mut SplitSink<WebSocket, Message>,
-        frames: &mut OutboxReceiver,
-    ) {
+    /// Before the server goes: takes in what the socket holds, and waits until it is durable. The acknowledgements are queued then.
+    async fn drain(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
         let until = tokio::time::Instant::now() + DRAIN_READ_MAX;
-        while let Ok(message) = timeout(DRAIN_QUIET, stream.next()).await {
-            if self.handle_message(message).await.is_some() || tokio::time::Instant::now() > until {
+        let mut end = End::Ours(CloseReason::ShuttingDown);
+        while tokio::time::Instant::now() < until {
+            let Ok(message) = timeout(DRAIN_QUIET, stream.next()).await else { break };
+            if let Some(ended) = self.handle_message(message).await {
+                end = ended;
                 break;
             }
         }
-        if !self.settle().await {
-            return;
-        }
-        // A peer that does not take its acknowledgements asks again when it comes back.
-        let _ = timeout(CLOSE_TIMEOUT, write_rest(sink, frames)).await;
+        // An unanswered close, or none at all, is how a client learns that not all is safe.
+        if self.all_settled().await { end } else { End::Broken }
     }
 }
 
@@ -263,30 +290,74 @@ async fn draining(phase: &mut tokio::sync::watch::Receiver<Phase>) {
     }
 }
 
-/// Writes what is queued, and pings. Ends when the peer shows no sign of life from one ping to the one after the next.
+/// Whether the peer shows signs of life.
+struct Liveness {
+    ping_interval: Duration,
+    activity: Activity,
+    is_paused: Arc<AtomicBool>,
+    /// What had been read at the last ping.
+    read: u64,
+}
+
+impl Liveness {
+    fn new(ping_interval: Duration, activity: Activity, is_paused: Arc<AtomicBool>) -> Self {
+        Self { ping_interval, activity, is_paused, read: 0 }
+    }
+
+    /// Whether anything came since this was asked last. Bytes count, not messages: a large one may take long. So does not listening.
+    fn is_alive(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.read, self.activity.read());
+        self.read != before || self.is_paused.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a write as long as bytes go out.
+    async fn write(&self, writing: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
+        tokio::pin!(writing);
+        loop {
+            let before = self.activity.written();
+            match timeout(2 * self.ping_interval, &mut writing).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(_)) => return Err(End::Broken),
+                Err(_) if self.activity.written() == before => {
+                    return Err(End::Ours(CloseReason::NotReading));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Writes what is queued, and pings. Ends when the peer shows no sign of life from one ping to the next.
 async fn write(
     sink: &mut SplitSink<WebSocket, Message>,
     frames: &mut OutboxReceiver,
-    is_alive: &AtomicBool,
-    ping_interval: Duration,
+    mut liveness: Liveness,
 ) -> End {
-    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + ping_interval, ping_interval);
+    let start = tokio::time::Instant::now() + liveness.ping_interval;
+    let mut ping = tokio::time::interval_at(start, liveness.ping_interval);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
+        let written = tokio::select! {
             frame = frames.next() => {
                 let Some(frame) = frame else { return End::Broken };
-                if let Err(end) = within(2 * ping_interval, write_all(sink, frame, frames)).await {
-                    return end;
+                let started = tokio::time::Instant::now();
+                let written = liveness.write(write_all(sink, frame, frames)).await;
+                if started.elapsed() >= liveness.ping_interval {
+                    // The peer was busy reading this, and had no ping to answer.
+                    ping.reset();
+                    liveness.read = 0;
                 }
+                written
             }
             _ = ping.tick() => {
-                if !is_alive.swap(false, Ordering::Relaxed) {
+                if !liveness.is_alive() {
                     return End::Ours(CloseReason::PingTimeout);
                 }
-                if let Err(end) = within(2 * ping_interval, sink.send(Message::Ping(Bytes::new()))).await {
-                    return end;
-                }
+                liveness.write(sink.send(Message::Ping(Bytes::new()))).await
             }
+        };
+        if let Err(end) = written {
+            return end;
         }
     }
 }
@@ -318,15 +389,6 @@ where
     sink.flush().await
 }
 
-/// A peer that takes nothing for so long does not read.
-async fn within(limit: Duration, writing: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
-    match timeout(limit, writing).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(End::Broken),
-        Err(_) => Err(End::Ours(CloseReason::NotReading)),
-    }
-}
-
 /// Says why, if the peer did something wrong, and closes with the code for it.
 async fn close(socket: &mut WebSocket, session: &Session, reason: &CloseReason) {
     metrics::counter!("highwater_connections_closed_total", "reason" => reason.label()).increment(1);
@@ -334,6 +396,9 @@ async fn close(socket: &mut WebSocket, session: &Session, reason: &CloseReason) 
     let closing = async {
         if reason.is_peer_fault() {
             socket.send(Message::Binary(session.error_message(reason))).await?;
+        }
+        if *reason == CloseReason::ShuttingDown {
+            until_read(socket).await;
         }
         socket.send(Message::Close(Some(close_frame(reason)))).await?;
         // The peer's answer, so that it reads ours before the socket goes.
@@ -346,6 +411,21 @@ async fn close(socket: &mut WebSocket, session: &Session, reason: &CloseReason) 
     };
     // A peer that does not answer is left without a farewell.
     let _ = timeout(CLOSE_TIMEOUT, closing).await;
+}
+
+/// Waits until the peer has read what was sent, or is not going to. Some clients (automerge-repo 2.5 on Node) break a document if a close
+/// reaches them in one piece with a message.
+async fn until_read(socket: &mut WebSocket) {
+    let reading = async {
+        socket.send(Message::Ping(Bytes::from_static(b"read"))).await.ok()?;
+        while let Some(Ok(message)) = socket.next().await {
+            if matches!(&message, Message::Pong(payload) if payload == "read") {
+                break;
+            }
+        }
+        Some(())
+    };
+    let _ = timeout(READ_TIMEOUT, reading).await;
 }
 
 fn close_frame(reason: &CloseReason) -> CloseFrame {

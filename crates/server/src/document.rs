@@ -3,25 +3,30 @@
 //! All that happens to a document goes through its mailbox, and all that it wants goes out as effects of the core's
 //! [`Document`]. There are no locks here: the task is the only one that touches it.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{Either, pending};
+use futures::future::{BoxFuture, Either, pending};
 use futures::stream::{FuturesUnordered, StreamExt};
 use highwater_core::change::{self, Change, ChunkError};
 use highwater_core::document::{AppendId, ConnectionId, Effect, Outgoing, PeerInfo, UploadId};
 use highwater_core::wire::{Body, Ephemeral, Message, RemoteHeads, encode_sync};
 use highwater_core::{CloseReason, Document, DocumentId, PeerId, StorageId};
 use highwater_storage::{Store, StoreError, StoreFuture, StoredDocument};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::budget::Taken;
 use crate::hub::Hub;
 use crate::outbox::Outbox;
 
 /// Restoring more changes than this happens on the blocking pool.
 const RESTORE_INLINE_MAX: usize = 64;
+/// How long a document stays of which nothing is stored.
+const BLANK_IDLE_AFTER: Duration = Duration::from_millis(100);
+/// How often a document that cannot be read looks for somebody else to tell.
+const REFUSED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How many messages are taken from the mailbox before answers are made: the more, the fewer answers.
 const BATCH: usize = 64;
 
@@ -31,14 +36,14 @@ pub(crate) enum Command {
     Attach(ConnectionId, Box<Attachment>),
     /// A connection closes it.
     Detach(ConnectionId),
-    /// A sync message. The permit is given back when it has been dealt with.
-    Sync { connection: ConnectionId, data: Bytes, is_request: bool, permit: OwnedSemaphorePermit },
+    /// A sync message. What it took of the budget is given back when it has been dealt with.
+    Sync { connection: ConnectionId, data: Bytes, is_request: bool, taken: Taken },
     /// An ephemeral message.
-    Ephemeral(ConnectionId, Box<Ephemeral>),
+    Ephemeral(ConnectionId, Box<Ephemeral>, Taken),
     /// The storages that a connection follows.
-    Subscriptions(ConnectionId, BTreeSet<StorageId>),
+    Subscriptions(ConnectionId, Arc<BTreeSet<StorageId>>),
     /// What a connection heard of other storages.
-    RemoteHeads(ConnectionId, Vec<RemoteHeads>),
+    RemoteHeads(ConnectionId, Vec<RemoteHeads>, Taken),
     /// Answered when all that the connection sent before is durable.
     Settle(ConnectionId, oneshot::Sender<()>),
 }
@@ -55,27 +60,45 @@ pub(crate) type Handle = Arc<mpsc::UnboundedSender<Command>>;
 
 type Unpacked = (UploadId, Result<Vec<Change>, ChunkError>);
 
+/// What a task starts with.
+pub(crate) struct Start {
+    pub(crate) id: DocumentId,
+    /// The number of this task, by which the hub knows it.
+    pub(crate) task: u64,
+    pub(crate) store: Arc<dyn Store>,
+    /// Fires when the task must end at once.
+    pub(crate) discarded: watch::Receiver<()>,
+    pub(crate) mailbox: mpsc::UnboundedReceiver<Command>,
+}
+
 struct Task {
     hub: Arc<Hub>,
+    number: u64,
     store: Arc<dyn Store>,
     document: Document,
     /// The document's id as it is written into every frame.
     id_text: String,
     attached: HashMap<ConnectionId, Attached>,
-    /// Connections that sent something that may not be dealt with yet.
-    unsettled: HashSet<ConnectionId>,
+    /// What connections sent that has not been judged yet.
+    unsettled: HashMap<ConnectionId, Unsettled>,
+    /// What has been judged and waits for the appends that were on their way then, in order.
+    ending: VecDeque<(AppendId, Unsettled)>,
     /// On their way to disk, in order; only the first one is waited for.
     appends: VecDeque<(AppendId, StoreFuture<()>)>,
-    unpacking: FuturesUnordered<JoinHandle<Unpacked>>,
-    settling: Vec<(ConnectionId, oneshot::Sender<()>)>,
+    unpacking: FuturesUnordered<BoxFuture<'static, Unpacked>>,
+}
+
+/// What a connection sent, and who waits for it to be durable.
+#[derive(Default)]
+struct Unsettled {
+    taken: Vec<Taken>,
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 struct Attached {
     peer: PeerId,
     outbox: Outbox,
     has_extension: bool,
-    /// For what the connection sent and is not dealt with.
-    permits: Vec<OwnedSemaphorePermit>,
 }
 
 /// Why a task ends.
@@ -89,27 +112,27 @@ enum End {
 }
 
 /// Loads the document, then serves it until nobody needs it.
-pub(crate) async fn run(
-    hub: Arc<Hub>,
-    store: Arc<dyn Store>,
-    id: DocumentId,
-    mut mailbox: mpsc::UnboundedReceiver<Command>,
-) {
+pub(crate) async fn run(hub: Arc<Hub>, start: Start) {
+    let Start { id, task: number, store, mut discarded, mut mailbox } = start;
     // Boxed, like all that is rare here: a task's memory is that of its largest state.
-    let document = match Box::pin(load(&*store, id)).await {
+    let loaded = tokio::select! {
+        loaded = Box::pin(load(&*store, id)) => loaded,
+        _ = discarded.changed() => return,
+    };
+    let document = match loaded {
         Ok(document) => document,
-        Err(error) => return Box::pin(refuse(&hub, id, mailbox, &error)).await,
+        Err(error) => return Box::pin(refuse(&hub, id, number, mailbox, discarded, &error)).await,
     };
     metrics::gauge!("highwater_documents_open").increment(1);
-    let (attached, appends) = (HashMap::new(), VecDeque::new());
-    let (unpacking, settling) = (FuturesUnordered::new(), Vec::new());
-    let (id_text, unsettled) = (id.to_string(), HashSet::new());
-    let mut task = Task { hub, store, document, id_text, attached, unsettled, appends, unpacking, settling };
-    let end = task.serve(&mut mailbox).await;
+    let (id_text, attached, appends) = (id.to_string(), HashMap::new(), VecDeque::new());
+    let (unsettled, ending, unpacking) = (HashMap::new(), VecDeque::new(), FuturesUnordered::new());
+    let mut task =
+        Task { hub, number, store, document, id_text, attached, unsettled, ending, appends, unpacking };
+    let end = task.serve(&mut mailbox, &mut discarded).await;
     metrics::gauge!("highwater_documents_open").decrement(1);
     if let End::StoreFailed(error) = end {
         task.document.handle_append_failed();
-        task.hub.store_failed(&error);
+        task.hub.store_failed(&task.store, &error);
     }
 }
 
@@ -130,7 +153,14 @@ fn restore(id: DocumentId, stored: StoredDocument) -> Result<Document, String> {
 }
 
 /// A document that cannot be read whole is not served at all, least of all as an empty one.
-async fn refuse(hub: &Hub, id: DocumentId, mut mailbox: mpsc::UnboundedReceiver<Command>, error: &str) {
+async fn refuse(
+    hub: &Hub,
+    id: DocumentId,
+    number: u64,
+    mut mailbox: mpsc::UnboundedReceiver<Command>,
+    mut discarded: watch::Receiver<()>,
+    error: &str,
+) {
     tracing::error!(document = %id, %error, "cannot read document");
     metrics::counter!("highwater_documents_unreadable_total").increment(1);
     loop {
@@ -139,19 +169,28 @@ async fn refuse(hub: &Hub, id: DocumentId, mut mailbox: mpsc::UnboundedReceiver<
                 attachment.outbox.close(CloseReason::DocumentUnreadable { document: id });
             }
         }
-        if hub.try_forget(id, &mailbox) {
+        if hub.try_forget(id, number, &mailbox) {
             return;
         }
-        tokio::time::sleep(hub.config().idle_document_after.min(std::time::Duration::from_millis(100))).await;
+        tokio::select! {
+            () = tokio::time::sleep(REFUSED_CHECK_INTERVAL) => {}
+            _ = discarded.changed() => return,
+        }
     }
 }
 
 impl Task {
-    async fn serve(&mut self, mailbox: &mut mpsc::UnboundedReceiver<Command>) -> End {
+    async fn serve(
+        &mut self,
+        mailbox: &mut mpsc::UnboundedReceiver<Command>,
+        discarded: &mut watch::Receiver<()>,
+    ) -> End {
         let mut commands = Vec::new();
-        let mut discarded = self.hub.discarded();
         loop {
+            // One of which nothing is stored costs nothing to open again.
+            let is_blank = self.document.is_empty() && self.document.orphan_count() == 0;
             let idle_after = self.hub.config().idle_document_after;
+            let idle_after = if is_blank { idle_after.min(BLANK_IDLE_AFTER) } else { idle_after };
             let is_idle = self.document.is_idle() && self.unpacking.is_empty();
             let idle =
                 if is_idle { Either::Left(tokio::time::sleep(idle_after)) } else { Either::Right(pending()) };
@@ -160,7 +199,13 @@ impl Task {
                 None => Either::Right(pending()),
             };
             tokio::select! {
-                _ = mailbox.recv_many(&mut commands, BATCH) => commands.drain(..).for_each(|command| self.handle(command)),
+                received = mailbox.recv_many(&mut commands, BATCH) => {
+                    // The hub holds a handle as long as it knows this task.
+                    if received == 0 {
+                        return End::Discarded;
+                    }
+                    commands.drain(..).for_each(|command| self.handle(command));
+                }
                 result = append => {
                     let appended = self.appends.pop_front();
                     match (result, appended) {
@@ -169,9 +214,9 @@ impl Task {
                         (Ok(()), None) => {}
                     }
                 }
-                Some(unpacked) = self.unpacking.next() => self.handle_unpacked(unpacked),
+                Some((upload, unpacked)) = self.unpacking.next() => self.document.handle_unpacked(upload, unpacked),
                 () = idle => {
-                    if self.hub.try_forget(self.document.id(), mailbox) {
+                    if self.hub.try_forget(self.document.id(), self.number, mailbox) {
                         return End::Idle;
                     }
                 }
@@ -187,41 +232,33 @@ impl Task {
             Command::Attach(connection, attachment) => {
                 let Attachment { info, outbox, has_extension } = *attachment;
                 let peer = info.peer.clone();
-                self.attached
-                    .insert(connection, Attached { peer, outbox, has_extension, permits: Vec::new() });
+                self.attached.insert(connection, Attached { peer, outbox, has_extension });
                 self.document.attach(connection, info);
             }
             Command::Detach(connection) => {
                 self.document.detach(connection);
                 self.attached.remove(&connection);
             }
-            Command::Sync { connection, data, is_request, permit } => {
-                if let Some(attached) = self.attached.get_mut(&connection) {
-                    attached.permits.push(permit);
-                    self.unsettled.insert(connection);
-                }
+            Command::Sync { connection, data, is_request, taken } => {
+                self.unsettled.entry(connection).or_default().taken.push(taken);
                 self.document.set_time(crate::now_ms());
                 if let Err(fault) = self.document.handle_sync(connection, data, is_request) {
                     self.document.detach(connection);
                     self.close(connection, fault);
                 }
             }
-            Command::Ephemeral(connection, ephemeral) => {
+            Command::Ephemeral(connection, ephemeral, _taken) => {
                 self.document.handle_ephemeral(connection, &ephemeral)
             }
             Command::Subscriptions(connection, storages) => {
                 self.document.handle_subscriptions(connection, storages)
             }
-            Command::RemoteHeads(connection, heads) => self.document.handle_remote_heads(connection, heads),
-            Command::Settle(connection, done) => self.settling.push((connection, done)),
-        }
-    }
-
-    fn handle_unpacked(&mut self, unpacked: Result<Unpacked, tokio::task::JoinError>) {
-        match unpacked {
-            Ok((upload, changes)) => self.document.handle_unpacked(upload, changes),
-            // The parsers' panics are caught; this is ours, and there is nobody to tell but the log.
-            Err(error) => tracing::error!(document = %self.document.id(), %error, "unpacking failed"),
+            Command::RemoteHeads(connection, heads, _taken) => {
+                self.document.handle_remote_heads(connection, heads)
+            }
+            Command::Settle(connection, done) => {
+                self.unsettled.entry(connection).or_default().waiting.push(done)
+            }
         }
     }
 
@@ -232,14 +269,22 @@ impl Task {
                     metrics::counter!("highwater_changes_received_total").increment(records.len() as u64);
                     self.appends.push_back((id, self.store.append(self.document.id(), records)));
                 }
-                Effect::Unpack { upload, chunks } => {
-                    self.unpacking
-                        .push(tokio::task::spawn_blocking(move || (upload, change::unpack(&chunks))));
-                }
+                Effect::Unpack { upload, chunks } => self.unpack(upload, chunks),
                 Effect::Send { connection, outgoing } => self.send(connection, outgoing),
                 Effect::Close { connection, fault } => self.close(connection, fault),
             }
         }
+    }
+
+    fn unpack(&mut self, upload: UploadId, chunks: Vec<Bytes>) {
+        let turn = self.hub.unpacking();
+        self.unpacking.push(Box::pin(async move {
+            // The semaphore is never closed; without a turn there would only be more at once.
+            let _turn = turn.acquire_owned().await.ok();
+            let unpacked = tokio::task::spawn_blocking(move || change::unpack(&chunks)).await;
+            // The parsers' panics are caught; this one is ours, and the sender must hear of it.
+            (upload, unpacked.unwrap_or_else(|error| Err(ChunkError::Malformed(error.to_string()))))
+        }));
     }
 
     fn send(&self, connection: ConnectionId, outgoing: Outgoing) {
@@ -280,17 +325,17 @@ impl Task {
         }
     }
 
-    /// Gives back the permits of connections of which nothing is pending, and answers those who wait for that.
+    /// What has been judged waits for the appends that are on their way by then: it may stand on changes that somebody else sent, or that the
+    /// same connection sent before it joined again. Then it is given back, and those who wait are told.
     fn settle(&mut self) {
-        for connection in self.unsettled.extract_if(|connection| self.document.is_settled(*connection)) {
-            if let Some(attached) = self.attached.get_mut(&connection) {
-                attached.permits.clear();
+        let mark = self.document.append_mark();
+        let judged = self.unsettled.extract_if(|connection, _| self.document.is_settled(*connection));
+        self.ending.extend(judged.map(|(_, unsettled)| (mark, unsettled)));
+        while self.ending.front().is_some_and(|(mark, _)| self.document.has_reached(*mark)) {
+            for done in self.ending.pop_front().into_iter().flat_map(|(_, unsettled)| unsettled.waiting) {
+                // Whoever asked may be gone.
+                let _ = done.send(());
             }
-        }
-        let document = &self.document;
-        for (_, done) in self.settling.extract_if(.., |(connection, _)| document.is_settled(*connection)) {
-            // Whoever asked may be gone.
-            let _ = done.send(());
         }
     }
 }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use highwater_core::limits::FRAME_BYTES_MAX;
 
+use crate::activity::Activity;
 use crate::connection;
 use crate::hub::{Hub, Phase};
 
@@ -34,32 +35,34 @@ pub(crate) fn router(hub: Arc<Hub>) -> Router {
 /// Clients of automerge-repo connect here; people who look get a page.
 async fn root(
     State(hub): State<Arc<Hub>>,
+    ConnectInfo(activity): ConnectInfo<Activity>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     match upgrade {
-        Ok(upgrade) => accept(hub, upgrade),
+        Ok(upgrade) => accept(hub, activity, upgrade),
         Err(_) => page(&hub),
     }
 }
 
 async fn sync(
     State(hub): State<Arc<Hub>>,
+    ConnectInfo(activity): ConnectInfo<Activity>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     match upgrade {
-        Ok(upgrade) => accept(hub, upgrade),
+        Ok(upgrade) => accept(hub, activity, upgrade),
         Err(rejection) => rejection.into_response(),
     }
 }
 
-fn accept(hub: Arc<Hub>, upgrade: WebSocketUpgrade) -> Response {
+fn accept(hub: Arc<Hub>, activity: Activity, upgrade: WebSocketUpgrade) -> Response {
     upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_write_buffer_size(2 * FRAME_BYTES_MAX)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_message_size(FRAME_BYTES_MAX)
-        .on_upgrade(move |socket| connection::serve(hub, socket))
+        .on_upgrade(move |socket| connection::serve(hub, activity, socket))
 }
 
 fn page(hub: &Hub) -> Response {
@@ -80,11 +83,12 @@ async fn livez() -> Response {
 /// The server takes connections, and a write made just now is durable.
 async fn readyz(State(hub): State<Arc<Hub>>) -> Response {
     let phase = *hub.phase().borrow();
+    let store = hub.store();
     let problem = match phase {
-        Phase::Serving => match tokio::time::timeout(PROBE_TIMEOUT, hub.store().probe()).await {
+        Phase::Serving => match tokio::time::timeout(PROBE_TIMEOUT, store.probe()).await {
             Ok(Ok(())) => return plain(StatusCode::OK, "ready\n".to_owned()),
             Ok(Err(error)) => {
-                hub.store_failed(&error);
+                hub.store_failed(&store, &error);
                 format!("not ready: {error}\n")
             }
             Err(_) => format!("not ready: the store took longer than {PROBE_TIMEOUT:?} to write\n"),

@@ -8,10 +8,10 @@ use std::time::Duration;
 use highwater_core::document::ConnectionId;
 use highwater_core::{CloseReason, DocumentId, PeerId, StorageId};
 use highwater_storage::{Store, StoreError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::config::Config;
-use crate::document::{self, Command, Handle};
+use crate::document::{self, Command, Handle, Start};
 use crate::outbox::Outbox;
 
 /// Opens the store; called at the start, and again after the store failed.
@@ -39,6 +39,8 @@ pub(crate) struct Hub {
     discard: watch::Sender<()>,
     tables: Mutex<Tables>,
     next_connection: AtomicU64,
+    next_task: AtomicU64,
+    unpacking: Arc<Semaphore>,
     connections: AtomicUsize,
     /// Changes whenever a connection ends.
     connection_ended: watch::Sender<()>,
@@ -46,10 +48,17 @@ pub(crate) struct Hub {
 
 struct Tables {
     store: Arc<dyn Store>,
-    documents: HashMap<DocumentId, Handle>,
+    documents: HashMap<DocumentId, Open>,
     connections: HashMap<ConnectionId, Outbox>,
     /// The newest connection of each peer.
     peers: HashMap<PeerId, ConnectionId>,
+}
+
+/// A document whose task runs, or ran.
+struct Open {
+    handle: Handle,
+    /// Tells this task from an earlier or a later one of the same document.
+    task: u64,
 }
 
 /// A connection that was let in; leaving it drops what the hub knows of it.
@@ -68,6 +77,7 @@ impl Hub {
         let storage_id = StorageId::new(&identity.storage_id).map_err(|_| invalid("storage id"))?;
         let tables =
             Tables { store, documents: HashMap::new(), connections: HashMap::new(), peers: HashMap::new() };
+        let unpacking = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Arc::new(Self {
             config,
             open_store,
@@ -77,6 +87,8 @@ impl Hub {
             discard: watch::Sender::new(()),
             tables: Mutex::new(tables),
             next_connection: AtomicU64::new(0),
+            next_task: AtomicU64::new(0),
+            unpacking: Arc::new(Semaphore::new(unpacking)),
             connections: AtomicUsize::new(0),
             connection_ended: watch::Sender::new(()),
         }))
@@ -100,9 +112,9 @@ impl Hub {
         self.phase.subscribe()
     }
 
-    /// Fires when a document task must end at once.
-    pub(crate) fn discarded(&self) -> watch::Receiver<()> {
-        self.discard.subscribe()
+    /// Room on the blocking pool to take uploads apart, so that they leave some for opening documents.
+    pub(crate) fn unpacking(&self) -> Arc<Semaphore> {
+        self.unpacking.clone()
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
@@ -139,22 +151,31 @@ impl Hub {
     pub(crate) fn open(self: &Arc<Self>, id: DocumentId) -> Handle {
         let mut tables = self.tables();
         // A task that ended because the store failed leaves its handle behind.
-        if let Some(handle) = tables.documents.get(&id).filter(|handle| !handle.is_closed()) {
-            return handle.clone();
+        if let Some(open) = tables.documents.get(&id).filter(|open| !open.handle.is_closed()) {
+            return open.handle.clone();
         }
         let (sender, mailbox) = mpsc::unbounded_channel();
         let handle = Arc::new(sender);
-        tables.documents.insert(id, handle.clone());
-        tokio::spawn(document::run(self.clone(), tables.store.clone(), id, mailbox));
+        let task = self.next_task.fetch_add(1, Ordering::Relaxed);
+        tables.documents.insert(id, Open { handle: handle.clone(), task });
+        // Subscribed under the lock: whoever drops all documents does it under the lock too, and so cannot miss this one.
+        let start =
+            Start { id, task, store: tables.store.clone(), discarded: self.discard.subscribe(), mailbox };
+        tokio::spawn(document::run(self.clone(), start));
         handle
     }
 
     /// Drops a document's handle if nobody else holds one; its task ends then. Under the lock under which handles are given out, so nobody
     /// can be left with a task that is about to end.
-    pub(crate) fn try_forget(&self, id: DocumentId, mailbox: &mpsc::UnboundedReceiver<Command>) -> bool {
+    pub(crate) fn try_forget(
+        &self,
+        id: DocumentId,
+        task: u64,
+        mailbox: &mpsc::UnboundedReceiver<Command>,
+    ) -> bool {
         let mut tables = self.tables();
-        let is_unused = tables.documents.get(&id).is_none_or(|handle| Arc::strong_count(handle) == 1)
-            && mailbox.is_empty();
+        let Some(open) = tables.documents.get(&id).filter(|open| open.task == task) else { return true };
+        let is_unused = Arc::strong_count(&open.handle) == 1 && mailbox.is_empty();
         if is_unused {
             tables.documents.remove(&id);
         }
@@ -163,7 +184,12 @@ impl Hub {
 
     /// The store failed: nothing is acknowledged, everybody is sent away, and nobody is let in before the store was opened again and
     /// wrote something.
-    pub(crate) fn store_failed(self: &Arc<Self>, error: &StoreError) {
+    ///
+    /// What an earlier store says late, when another one has taken its place, is of no interest.
+    pub(crate) fn store_failed(self: &Arc<Self>, store: &Arc<dyn Store>, error: &StoreError) {
+        if !Arc::ptr_eq(store, &self.store()) {
+            return;
+        }
         let first = self.phase.send_if_modified(|phase| {
             let first = *phase == Phase::Serving;
             if first {
@@ -250,7 +276,11 @@ impl Hub {
             );
         }
         self.drop_all(&CloseReason::ShuttingDown);
-        self.store().close().await
+        match self.store().close().await {
+            // It failed before, everybody was told, and nothing was acknowledged since.
+            Err(StoreError::Closed) => Ok(()),
+            closed => closed,
+        }
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {

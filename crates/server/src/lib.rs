@@ -3,6 +3,8 @@
 //! [`Server::bind`] opens the store and a socket, [`Server::run`] serves until it is told to stop, and then drains: what was received
 //! is made durable and acknowledged before the connections are closed.
 
+mod activity;
+mod budget;
 mod config;
 mod connection;
 mod document;
@@ -16,10 +18,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::serve::ListenerExt;
 use highwater_storage::StoreError;
 use tokio::net::TcpListener;
 
+use activity::{Activity, CountingListener};
 pub use config::Config;
 use hub::Hub;
 pub use hub::OpenStore;
@@ -72,16 +74,13 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
         let Self { hub, listener } = self;
         let deadline = hub.config().drain_deadline;
-        // Acknowledgements are small, and waiting to fill a packet would delay each.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "no TCP_NODELAY");
-            }
-        });
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = axum::serve(listener, http::router(hub.clone()))
-            .with_graceful_shutdown(async { drop(stopped.await) })
-            .into_future();
+        let serving = axum::serve(
+            CountingListener(listener),
+            http::router(hub.clone()).into_make_service_with_connect_info::<Activity>(),
+        )
+        .with_graceful_shutdown(async { drop(stopped.await) })
+        .into_future();
         let serving = tokio::spawn(serving);
         shutdown.await;
         tracing::info!("shutting down");

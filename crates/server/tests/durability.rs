@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use common::*;
 use futures::SinkExt;
+use highwater_core::wire::Body;
 use highwater_server::OpenStore;
 use highwater_storage::{FaultyStore, Pace, Store};
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -69,6 +70,84 @@ async fn a_close_is_answered_when_all_before_it_is_stored() {
     assert!(store.step());
     assert_eq!(client.socket.closed().await.0, Some(1000));
     assert_eq!(store.durable(document(1)).unwrap().changes.len(), 1);
+}
+
+/// Whether the socket ends, or says anything, although nothing was stored.
+async fn is_silent(socket: &mut Socket) -> bool {
+    tokio::time::timeout(std::time::Duration::from_millis(200), socket.try_receive()).await.is_err()
+}
+
+fn close_frame() -> Frame {
+    Frame::Close(Some(CloseFrame { code: 1000.into(), reason: "".into() }))
+}
+
+#[tokio::test]
+async fn leaving_is_answered_when_all_is_stored() {
+    let store = FaultyStore::new(Pace::Manual);
+    let server = server_on(&store).await;
+    let mut client = uploading(&server, &store).await;
+    client.socket.send(message("a", Body::Leave)).await;
+    assert!(is_silent(&mut client.socket).await, "the client was let go while nothing was stored");
+    assert!(store.step());
+    assert_eq!(client.socket.closed().await.0, Some(1000));
+}
+
+#[tokio::test]
+async fn a_close_is_not_answered_while_the_same_changes_of_another_are_on_their_way() {
+    let store = FaultyStore::new(Pace::Manual);
+    let server = server_on(&store).await;
+    let first = uploading(&server, &store).await;
+    // The other tab has the same change, and sends it again.
+    let mut second = Client::open(&server, "b", document(1)).await;
+    second.doc = first.doc.clone();
+    let changes =
+        second.doc.get_changes(&[]).iter().map(|change| change.raw_bytes().to_vec()).collect::<Vec<_>>();
+    let sync = automerge::sync::Message {
+        heads: second.doc.get_heads(),
+        need: vec![],
+        have: vec![],
+        changes: changes.into(),
+        flags: None,
+        version: automerge::sync::MessageVersion::V1,
+    };
+    let body = Body::Sync { document: document(1), data: sync.encode().into() };
+    second.socket.send(message("b", body)).await;
+    second.socket.stream.send(close_frame()).await.unwrap();
+    loop {
+        match tokio::time::timeout(std::time::Duration::from_millis(200), second.socket.try_receive()).await {
+            // An answer that names no heads promises nothing.
+            Ok(Ok(_)) => {}
+            Ok(Err(close)) => panic!("closed while nothing was stored: {close:?}"),
+            Err(_) => break,
+        }
+    }
+    assert!(store.step());
+    assert_eq!(second.socket.closed().await.0, Some(1000));
+}
+
+#[tokio::test]
+async fn joining_again_does_not_forget_what_is_on_its_way() {
+    let store = FaultyStore::new(Pace::Manual);
+    let server = server_on(&store).await;
+    let mut client = uploading(&server, &store).await;
+    client.socket.send(message("a", join_body())).await;
+    client.socket.stream.send(close_frame()).await.unwrap();
+    assert!(is_silent(&mut client.socket).await, "the close was answered while nothing was stored");
+    assert!(store.step());
+    assert_eq!(client.socket.closed().await.0, Some(1000));
+}
+
+#[tokio::test]
+async fn a_shutdown_with_a_failing_store_answers_no_close() {
+    let store = FaultyStore::new(Pace::Manual);
+    store.fail_append_after(0);
+    let mut server = server_on(&store).await;
+    let mut client = uploading(&server, &store).await;
+    client.socket.stream.send(close_frame()).await.unwrap();
+    server.begin_stop();
+    store.step();
+    let close = client.socket.try_receive().await.expect_err("no message");
+    assert!(close.is_none_or(|close| u16::from(close.code) != 1000), "a clean close, and nothing is stored");
 }
 
 #[tokio::test]

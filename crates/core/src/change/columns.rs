@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::chunk::{ChunkError, inflate};
-use crate::limits::{CHANGE_OPS_MAX, UNPACKED_BYTES_MAX, UNPACKED_OPS_MAX};
+use crate::limits::{CHANGE_OPS_MAX, COLUMNS_MAX, UNPACKED_BYTES_MAX, UNPACKED_OPS_MAX};
 use crate::sync::message::{MessageError, Reader};
 
 const DEFLATED: u32 = 8;
@@ -97,7 +97,11 @@ struct Layout(Vec<(u32, usize)>);
 impl Layout {
     fn read(reader: &mut Reader) -> Result<Self, MessageError> {
         let mut columns = Vec::new();
-        for _ in 0..reader.leb128()? {
+        let count = reader.leb128()?;
+        if count > COLUMNS_MAX {
+            return Err(MessageError::TooMany { what: "columns", max: COLUMNS_MAX as usize });
+        }
+        for _ in 0..count {
             let spec = reader.leb128_u32()?;
             let len = usize::try_from(reader.leb128()?).map_err(|_| MessageError::Number)?;
             columns.push((spec, len));
@@ -163,7 +167,7 @@ fn run_length_values(reader: &mut Reader, kind: u32) -> Result<u64, MessageError
             grouped = grouped.saturating_add(value(reader, kind)?.saturating_mul(length.unsigned_abs()));
         } else {
             for _ in 0..length.unsigned_abs() {
-                count += 1;
+                count = count.saturating_add(1);
                 grouped = grouped.saturating_add(value(reader, kind)?);
             }
         }

@@ -20,12 +20,12 @@ pub(super) struct RemoteHeadsBook {
 struct Entry {
     heads: RemoteHeads,
     /// Who told us, and need not be told.
-    from: Option<ConnectionId>,
+    from: ConnectionId,
 }
 
 impl RemoteHeadsBook {
     /// Notes the heads of a storage, if they are newer than those that are known and different.
-    pub(super) fn learn(&mut self, from: Option<ConnectionId>, heads: RemoteHeads) {
+    pub(super) fn learn(&mut self, from: ConnectionId, heads: RemoteHeads) {
         let known = self.entries.get(&heads.storage);
         let is_old = known
             .is_some_and(|known| known.heads.timestamp > heads.timestamp || known.heads.heads == heads.heads);
@@ -38,7 +38,7 @@ impl RemoteHeadsBook {
     }
 
     /// The heads that were not passed on yet and are durable by now, with who told us.
-    pub(super) fn take_news(&mut self, history: &History) -> Vec<(Option<ConnectionId>, RemoteHeads)> {
+    pub(super) fn take_news(&mut self, history: &History) -> Vec<(ConnectionId, RemoteHeads)> {
         if self.news.is_empty() {
             return Vec::new();
         }

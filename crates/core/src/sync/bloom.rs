@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::message::{MessageError, Reader, write_leb128};
 use crate::id::ChangeHash;
-use crate::limits::BLOOM_PROBES_MAX;
+use crate::limits::{BLOOM_BYTES_MAX, BLOOM_PROBES_MAX};
 
 const BITS_PER_ENTRY: u32 = 10;
 const PROBES: u32 = 7;
@@ -60,11 +60,15 @@ impl BloomFilter {
         if entries > 0 && bits_per_entry == 0 {
             return Err(MessageError::Bloom("no bits"));
         }
+        if reader.remaining() > BLOOM_BYTES_MAX {
+            return Err(MessageError::Bloom("too many bits"));
+        }
         if probes > BLOOM_PROBES_MAX {
             return Err(MessageError::Bloom("too many probes"));
         }
         let bits = reader.take(capacity(entries, bits_per_entry))?;
-        Ok(Self { entries, bits_per_entry, probes, bits })
+        // A copy, because it is kept, and a slice would keep the whole message.
+        Ok(Self { entries, bits_per_entry, probes, bits: Bytes::copy_from_slice(&bits) })
     }
 
     /// The size of the encoded form.

@@ -139,6 +139,8 @@ impl State {
         self.ground.extend(known);
         if self.covers_heads(history) {
             self.is_wary = false;
+            // Nothing below our heads adds to them, and what a peer names that we will never have must not make this grow.
+            self.ground = history.heads().iter().filter_map(|head| history.index_of(head)).collect();
             self.floor = history.len();
             self.sent.clear();
         } else if !self.sent.is_empty() {

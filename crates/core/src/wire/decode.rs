@@ -7,11 +7,9 @@ use minicbor::data::{Tag, Type};
 use super::{Body, EXTENSION_KEY, Ephemeral, Message, PeerMetadata, Rejection, RemoteHeads};
 use crate::id::{ChangeHash, DocumentId, InvalidDocumentId, InvalidId, PeerId, SessionId, StorageId};
 use crate::limits::{
-    EPHEMERAL_BYTES_MAX, PROTOCOL_VERSIONS_MAX, REMOTE_HEADS_MAX, REMOTE_STORAGES_MAX, SUBSCRIPTIONS_MAX,
+    EPHEMERAL_BYTES_MAX, PROTOCOL_VERSIONS_MAX, RECORDS_MAX, REMOTE_HEADS_MAX, REMOTE_STORAGES_MAX,
+    SKIP_DEPTH_MAX, SUBSCRIPTIONS_MAX, TEXT_BYTES_MAX,
 };
-
-/// Longest text taken from a message where no other limit applies (an error's message, a kind).
-const TEXT_BYTES_MAX: usize = 4096;
 
 /// Why bytes are no message. Always the fault of the sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,8 +63,6 @@ type Result<T> = std::result::Result<T, DecodeError>;
 const RECORD_TAG: u64 = 57_343;
 /// Records that were written before are tagged with their number: an array of the values.
 const RECORD_NUMBERS: std::ops::Range<u64> = 0xe000..0xf000;
-/// Shapes of records in one message, and keys of one shape.
-const RECORDS_MAX: usize = 64;
 
 /// A decoder that remembers the shapes of records.
 struct Input<'b> {
@@ -144,7 +140,7 @@ impl Fields {
             "remove" => self.remove = optional(d, |d| storages(d, "remove"))?,
             "newHeads" => self.new_heads = Some(remote_heads(d)?),
             "rejected" => self.rejected = optional(d, rejections)?,
-            _ => d.skip()?,
+            _ => skip(d, SKIP_DEPTH_MAX)?,
         }
         Ok(())
     }
@@ -284,6 +280,27 @@ fn more(d: &mut Input<'_>, left: &mut Option<u64>) -> Result<bool> {
     }
 }
 
+/// Passes over a value of any kind, down to a depth.
+fn skip(d: &mut Input<'_>, depth: usize) -> Result<()> {
+    let deeper =
+        depth.checked_sub(1).ok_or(DecodeError::TooLong { field: "nested value", max: SKIP_DEPTH_MAX })?;
+    let entries = match d.datatype()? {
+        Type::Array | Type::ArrayIndef => (d.array()?, 1),
+        Type::Map | Type::MapIndef => (d.map()?, 2),
+        Type::Tag => {
+            d.tag()?;
+            return skip(d, deeper);
+        }
+        // Everything else has nothing inside.
+        _ => return Ok(d.skip()?),
+    };
+    let (mut left, values) = entries;
+    while more(d, &mut left)? {
+        (0..values).try_for_each(|_| skip(d, deeper))?;
+    }
+    Ok(())
+}
+
 /// `undefined` and `null` stand for absent: stock clients send keys without a value as `undefined`.
 fn optional<'b, T>(d: &mut Input<'b>, read: impl FnOnce(&mut Input<'b>) -> Result<T>) -> Result<Option<T>> {
     if matches!(d.datatype()?, Type::Null | Type::Undefined) {
@@ -362,7 +379,7 @@ fn peer_metadata(d: &mut Input<'_>) -> Result<PeerMetadata> {
             "storageId" => metadata.storage_id = optional(d, |d| id(d, "storageId", StorageId::new))?,
             "isEphemeral" => metadata.is_ephemeral = optional(d, |d| Ok(d.bool()?))?.unwrap_or(false),
             EXTENSION_KEY => metadata.extension = optional(d, unsigned)?.and_then(|v| u32::try_from(v).ok()),
-            _ => d.skip()?,
+            _ => skip(d, SKIP_DEPTH_MAX)?,
         }
         Ok(())
     })?;
@@ -382,7 +399,7 @@ fn remote_heads(d: &mut Input<'_>) -> Result<Vec<RemoteHeads>> {
             match key {
                 "heads" => entry.heads = list(d, "heads", REMOTE_HEADS_MAX, head)?,
                 "timestamp" => entry.timestamp = number(d)?,
-                _ => d.skip()?,
+                _ => skip(d, SKIP_DEPTH_MAX)?,
             }
             Ok(())
         })?;
@@ -409,7 +426,7 @@ fn rejections(d: &mut Input<'_>) -> Result<Vec<Rejection>> {
             match key {
                 "hash" => hash = Some(d.str()?.parse().map_err(|_| DecodeError::Hash("rejected"))?),
                 "reason" => reason = text(d, "reason")?.to_owned(),
-                _ => d.skip()?,
+                _ => skip(d, SKIP_DEPTH_MAX)?,
             }
             Ok(())
         })?;

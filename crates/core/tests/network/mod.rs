@@ -123,7 +123,7 @@ impl<D: Disk> World<D> {
         self.hub.note(|| format!("{index} connects as {connection:?}"));
         let name = PeerId::new(&format!("peer-{index}")).expect("a valid id");
         let follows = if self.rng.percent(50) { 0..self.peers.len() } else { 0..0 };
-        let subscriptions = follows.map(storage).collect();
+        let subscriptions = std::sync::Arc::new(follows.map(storage).collect());
         let peer = &mut self.peers[index];
         self.hub.document.attach(
             connection,

@@ -1,6 +1,7 @@
 //! A server without a network, and stock clients that say and hear what the test tells them to.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use automerge::sync::{Message as StockMessage, State, SyncDoc};
 use automerge::transaction::{CommitOptions, Transactable};
@@ -154,7 +155,7 @@ pub(crate) fn info(name: &str) -> PeerInfo {
         peer: PeerId::new(name).unwrap(),
         may_write: true,
         storage: None,
-        subscriptions: BTreeSet::new(),
+        subscriptions: Arc::default(),
     }
 }
 
