@@ -59,10 +59,16 @@ async fn give_up_on(mut signals: Signals) {
 }
 
 /// The setting counts if somebody set it, or else RUST_LOG, or else the setting's default.
+///
+/// Unless it names `automerge`, that crate only warns: it opens a span for every change that it reads, and a span that nobody looks
+/// at costs as much as the change.
 fn start_logging(resolved: &Resolved) {
-    let from_environment = || EnvFilter::try_from_default_env().ok().filter(|_| !resolved.log_is_set());
-    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(&resolved.settings.log));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let from_environment = || std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|_| !resolved.log_is_set());
+    let mut filter = from_environment().unwrap_or_else(|| resolved.settings.log.clone());
+    if !filter.contains("automerge") {
+        filter.push_str(",automerge=warn");
+    }
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
 }
 
 /// Says what went wrong and what can be done about it.
