@@ -175,6 +175,36 @@ fn a_change_that_is_being_committed_is_neither_asked_for_nor_named() {
 }
 
 #[test]
+fn a_change_that_is_being_committed_is_not_common_ground_either() {
+    let (mut server, mut first, mut second) = two_agreed();
+    // The second lacks a change, and takes none, so that it is told what both have.
+    let missing = first.edit(1);
+    settle(&mut server, &mut [&mut first]);
+    let own = second.edit(2);
+    second.speak(&mut server);
+    assert!(server.is_committing());
+    server.attach(2, info("peer-2"));
+    second.state = State::new_read_only();
+    second.speak(&mut server);
+    let message = server.syncs(2).pop().expect("an answer");
+    assert_eq!(message.heads, [missing]);
+    assert!(message.have.iter().all(|have| !have.last_sync.contains(&own)));
+}
+
+#[test]
+fn what_a_peer_named_before_the_commit_is_not_sent_to_it_after() {
+    let (mut server, mut first, mut second) = two_agreed();
+    first.edit(1);
+    second.doc.merge(&mut first.doc).unwrap();
+    first.speak(&mut server);
+    second.speak(&mut server);
+    server.commit();
+    let messages = server.syncs(2);
+    assert!(messages.iter().all(|message| message.chunks.is_empty()), "{messages:#?}");
+    assert_eq!(messages.last().expect("the acknowledgement").heads, second.heads());
+}
+
+#[test]
 fn an_orphan_is_stored_but_not_acknowledged_until_its_dependency_arrives() {
     let mut server = Server::new();
     let mut author = Client::join(&mut server, 1);
@@ -220,15 +250,15 @@ fn the_dependencies_of_an_orphan_come_all_at_once() {
 fn a_peer_that_hides_its_heads_is_answered_although_nobody_seems_to_have_anything() {
     let mut server = Server::new();
     let mut client = Client::join(&mut server, 1);
+    client.speak(&mut server);
+    client.listen(&mut server);
+    // It opens the document anew, only to publish; and changes its mind before it hears that the server understands a reset.
     client.state = State::new_read_only();
     client.speak(&mut server);
-    // It takes changes now, and has not heard yet that the server understands a reset.
     client.edit(1);
     client.state.set_read_only(false);
     let hidden = client.message().unwrap();
     assert!(hidden.heads.is_empty());
-    client.listen(&mut server);
-    client.state.in_flight = true;
     server.hear(1, hidden.encode().into());
     settle(&mut server, &mut [&mut client]);
     assert_eq!(server.heads(), client.heads());
