@@ -254,7 +254,8 @@ impl Task {
                 self.document.handle_subscriptions(connection, storages)
             }
             Command::RemoteHeads(connection, heads, _taken) => {
-                self.document.handle_remote_heads(connection, heads)
+                self.document.set_time(crate::now_ms());
+                self.document.handle_remote_heads(connection, heads);
             }
             Command::Settle(connection, done) => {
                 self.unsettled.entry(connection).or_default().waiting.push(done)
