@@ -213,18 +213,22 @@ impl Connection {
 
     /// Sends a command to a document, which is opened if it is not.
     fn send(&mut self, document: DocumentId, command: Command) {
-        if !self.documents.contains_key(&document) {
-            self.open(document);
-        }
-        let sent = self.documents.get(&document).map(|handle| handle.send(command));
-        if matches!(sent, Some(Err(_))) {
+        let sent = match self.documents.get(&document) {
+            Some(handle) => handle.send(command),
+            None => match self.open(document) {
+                Some(handle) => handle.send(command),
+                None => return,
+            },
+        };
+        if sent.is_err() {
             // Its task is gone, so what this connection knows of the document is worth nothing.
             self.outbox.close(CloseReason::StoreFailed);
         }
     }
 
-    fn open(&mut self, document: DocumentId) {
-        let Some(peer) = self.session.peer().cloned() else { return };
+    /// Opens a document. `None` before the peer has joined, when no message can name one.
+    fn open(&mut self, document: DocumentId) -> Option<Handle> {
+        let peer = self.session.peer().cloned()?;
         let metadata = self.session.peer_metadata();
         let storage = metadata.storage_id.filter(|_| !metadata.is_ephemeral);
         let subscriptions = self.session.subscriptions();
@@ -232,7 +236,8 @@ impl Connection {
         let attachment = Attachment { info, outbox: self.outbox.clone(), has_extension: self.is_extended };
         let handle = self.hub.open(document);
         let _ = handle.send(Command::Attach(self.registration.id, Box::new(attachment)));
-        self.documents.insert(document, handle);
+        self.documents.insert(document, handle.clone());
+        Some(handle)
     }
 
     fn detach_all(&mut self) {
