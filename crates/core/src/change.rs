@@ -5,6 +5,8 @@
 
 mod chunk;
 mod columns;
+pub(crate) mod ops;
+mod strict;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -37,6 +39,8 @@ pub struct Change {
     pub ops: u64,
     /// The chunk, as received.
     pub bytes: Bytes,
+    /// What is in the chunk, not compressed: from the dependencies to the operations.
+    pub data: Bytes,
 }
 
 impl Change {
@@ -60,26 +64,27 @@ impl Change {
             return Err(ChunkError::TooLarge { what: "change", max: CHANGE_BYTES_MAX });
         }
         match chunk.kind {
-            ChunkKind::Change => Self::from_plain(&chunk.bytes, chunk),
+            ChunkKind::Change => Self::from_plain(owned(&chunk.bytes), chunk),
             ChunkKind::Compressed => {
                 let plain = chunk.inflate(CHANGE_BYTES_MAX)?;
                 let inner = Chunk::take(&mut plain.clone())?;
-                Self::from_plain(&plain, &inner).map(|change| Self { bytes: owned(&chunk.bytes), ..change })
+                Self::from_plain(plain, &inner).map(|change| Self { bytes: owned(&chunk.bytes), ..change })
             }
             ChunkKind::Document | ChunkKind::Bundle => Err(ChunkError::NotAChange),
         }
     }
 
-    fn from_plain(bytes: &Bytes, chunk: &Chunk) -> Result<Self, ChunkError> {
+    fn from_plain(bytes: Bytes, chunk: &Chunk) -> Result<Self, ChunkError> {
         columns::check_change(&chunk.data)?;
         let parsed = guarded(|| automerge::Change::try_from(&bytes[..]).map_err(malformed))?;
         if parsed.hash().0[..4] != chunk.checksum {
             return Err(ChunkError::Checksum);
         }
-        Self::from_parsed(&parsed, owned(bytes))
+        let data = bytes.slice(bytes.len() - chunk.data.len()..);
+        Self::from_parsed(&parsed, bytes, data)
     }
 
-    fn from_parsed(parsed: &automerge::Change, bytes: Bytes) -> Result<Self, ChunkError> {
+    fn from_parsed(parsed: &automerge::Change, bytes: Bytes, data: Bytes) -> Result<Self, ChunkError> {
         let (start_op, ops) = (parsed.start_op().get(), parsed.len() as u64);
         if start_op.saturating_add(ops) > OP_COUNTER_MAX {
             return Err(ChunkError::TooLarge { what: "operation counter", max: OP_COUNTER_MAX as usize });
@@ -105,6 +110,7 @@ impl Change {
             start_op,
             ops,
             bytes,
+            data,
         })
     }
 }
@@ -185,7 +191,9 @@ fn unpack_bundle(chunk: &Chunk, changes: &mut Vec<Change>) -> Result<(), ChunkEr
 fn collect(parsed: &[automerge::Change], changes: &mut Vec<Change>) -> Result<(), ChunkError> {
     changes.reserve(parsed.len());
     for change in parsed {
-        changes.push(Change::from_parsed(change, Bytes::copy_from_slice(change.raw_bytes()))?);
+        let bytes = Bytes::copy_from_slice(change.raw_bytes());
+        let data = Chunk::take(&mut bytes.clone())?.data;
+        changes.push(Change::from_parsed(change, bytes, data)?);
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ use crate::wire::{Ephemeral, Rejection, RemoteHeads};
 use orphans::Orphans;
 use remote_heads::RemoteHeadsBook;
 
-pub use crate::history::Refusal;
+pub use crate::history::{OpFlaw, Refusal, Role};
 
 /// Names one connection. Unlike a peer id it is chosen by the driver and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -567,11 +567,11 @@ impl Document {
         if self.orphans.contains(&change.hash) {
             return true;
         }
-        match self.history.judge(&change) {
+        match self.history.admit(&change) {
             Verdict::Known => {}
             Verdict::Fits => {
-                intake.records.push(Record::Change { bytes: change.bytes.clone() });
-                self.stage_with_orphans(change, intake);
+                intake.records.push(Record::Change { bytes: change.bytes });
+                self.admit_orphans(change.hash, intake);
             }
             Verdict::Orphan => {
                 if !intake.is_restore && !self.orphans.has_room_for(&change) {
@@ -585,17 +585,13 @@ impl Document {
         true
     }
 
-    /// Stages a change, and then every orphan for which it was the last thing missing. Those are stored already, or are about to be.
-    fn stage_with_orphans(&mut self, change: Change, intake: &mut Intake) {
-        let mut arrived = vec![change.hash];
-        self.history.stage(change);
+    /// Admits every orphan for which a change was the last thing missing. Those are stored already, or are about to be.
+    fn admit_orphans(&mut self, arrived: ChangeHash, intake: &mut Intake) {
+        let mut arrived = vec![arrived];
         while let Some(hash) = arrived.pop() {
             for (orphan, sender) in self.orphans.take_waiting_for(&hash) {
-                match self.history.judge(&orphan) {
-                    Verdict::Fits => {
-                        arrived.push(orphan.hash);
-                        self.history.stage(orphan);
-                    }
+                match self.history.admit(&orphan) {
+                    Verdict::Fits => arrived.push(orphan.hash),
                     // It waits for something else now; it was within the limits before.
                     Verdict::Orphan => {
                         self.orphans.insert(orphan, sender, |hash| self.history.contains_staged(hash));
