@@ -1,6 +1,6 @@
 //! `highwater doctor`: looks at everything in a data folder and changes nothing.
 
-mod graph;
+pub(crate) mod graph;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,9 @@ pub(crate) struct DoctorArgs {
     /// A TOML file with settings [default: ./highwater.toml, if there is one] [env: HIGHWATER_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Also materialise every document, save it and load it again: says which change is at fault where that fails. Takes long
+    #[arg(long)]
+    deep: bool,
     /// Print what was found as JSON
     #[arg(long)]
     json: bool,
@@ -32,6 +35,7 @@ pub(crate) struct DoctorArgs {
 /// What was found in a folder.
 #[derive(Debug, Default)]
 struct Diagnosis {
+    is_deep: bool,
     documents: u64,
     /// Changes that are part of their document.
     changes: u64,
@@ -55,8 +59,8 @@ struct Damage {
 pub(crate) fn run(args: &DoctorArgs, data_dir: &Path) -> Result<bool> {
     let store = SqliteStore::open_read_only(data_dir)
         .with_context(|| format!("cannot look at the data folder {}", data_dir.display()))?;
-    let mut progress = Line::new();
-    let mut diagnosis = Diagnosis::default();
+    let mut progress = Line::new("checking");
+    let mut diagnosis = Diagnosis { is_deep: args.deep, ..Diagnosis::default() };
     if let Err(error) = store.identity() {
         diagnosis.damaged(None, format!("the server's identity: {error}"));
     }
@@ -94,10 +98,10 @@ impl Diagnosis {
         self.documents += 1;
         self.quarantined += checked.stored.quarantined.len() as u64;
         self.bytes += checked.stored.changes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
-        let findings = graph::check(checked.document, checked.stored);
-        self.changes += findings.changes;
-        self.orphans += findings.orphans;
-        findings.damage.into_iter().for_each(|detail| self.damaged(Some(&name), detail));
+        let findings = graph::check(checked.document, &checked.stored, self.is_deep);
+        self.changes += findings.document.len() as u64;
+        self.orphans += findings.document.orphan_count() as u64;
+        findings.faults.into_iter().for_each(|fault| self.damaged(Some(&name), fault.detail));
     }
 
     fn damaged(&mut self, document: Option<&str>, detail: String) {
@@ -149,24 +153,26 @@ impl Diagnosis {
 
 const ADVICE: &str = "\
 Copy the folder before you do anything else. A damaged document is not served until it is restored, from a backup or from a
-client that still has it; all other documents are served as ever.
+client that still has it; all other documents are served as ever. `highwater repair` writes a copy of the folder without
+the changes at fault.
 ";
 
 /// A line on the terminal that says how far it is. Gone when dropped; never there if standard error is no terminal.
-struct Line {
+pub(crate) struct Line {
+    label: &'static str,
     drawn: Option<Instant>,
     visible: bool,
 }
 
 impl Line {
-    fn new() -> Self {
-        Self { drawn: None, visible: std::io::stderr().is_terminal() }
+    pub(crate) fn new(label: &'static str) -> Self {
+        Self { label, drawn: None, visible: std::io::stderr().is_terminal() }
     }
 
-    fn draw(&mut self, text: impl FnOnce() -> String) {
+    pub(crate) fn draw(&mut self, text: impl FnOnce() -> String) {
         let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW_INTERVAL);
         if self.visible && due {
-            eprint!("\r\x1b[2Kchecking: {}", text());
+            eprint!("\r\x1b[2K{}: {}", self.label, text());
             // A terminal that cannot be written to shows no progress; nothing else depends on it.
             let _ = std::io::stderr().flush();
             self.drawn = Some(Instant::now());

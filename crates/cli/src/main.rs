@@ -2,6 +2,7 @@
 
 mod bench;
 mod doctor;
+mod repair;
 mod serve;
 mod settings;
 mod system;
@@ -30,6 +31,8 @@ enum Command {
     Serve(SettingFlags),
     /// Check a data folder; nothing is changed
     Doctor(doctor::DoctorArgs),
+    /// Write a copy of a data folder without the changes that keep documents from being served
+    Repair(repair::RepairArgs),
     /// Measure a server that speaks the automerge-repo protocol
     Bench(bench::BenchArgs),
     /// Show the settings, and where their values come from
@@ -62,6 +65,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             serve::run(&resolved).map(|()| ExitCode::SUCCESS)
         }
         Command::Doctor(args) => diagnose(&args),
+        Command::Repair(args) => repair::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args).map(passed),
         Command::Settings(args) => {
             show(&args)?;

@@ -109,3 +109,50 @@ fn the_folder_may_come_from_the_settings_file() {
     fs::write(folder.path().join("highwater.toml"), "data-dir = \"data\"").unwrap();
     assert_eq!(run(folder.path(), &["doctor"]).status.code(), Some(0));
 }
+
+/// Five good changes, one whose operations start too low, and one on top of that.
+fn poisoned() -> Vec<Bytes> {
+    let mut all = changes(5);
+    let last = automerge::Change::from_bytes(all[4].to_vec()).unwrap();
+    let forged = |actor: u8, start_op: u64, deps: Vec<automerge::ChangeHash>| {
+        let mut change = last.decode();
+        change.actor_id = automerge::ActorId::from([actor]);
+        (change.seq, change.deps, change.start_op) = (1, deps, start_op.try_into().unwrap());
+        automerge::Change::from(change)
+    };
+    let poison = forged(1, 2, vec![last.hash()]);
+    let dependant = forged(2, 30, vec![poison.hash()]);
+    all.extend([&poison, &dependant].map(|change| Bytes::copy_from_slice(change.raw_bytes())));
+    all
+}
+
+#[test]
+fn a_folder_is_repaired_into_a_copy() {
+    let folder = folder_with(poisoned());
+    let before = fs::read(folder.path().join("data/highwater.db")).unwrap();
+    let (code, found) = diagnosis(folder.path());
+    assert_eq!(code, Some(1));
+    assert!(found["damage"][0]["detail"].as_str().unwrap().contains("operations start at 2"));
+
+    let output = run(folder.path(), &["repair", "--data-dir", "data", "--to", "copy"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("taken out     2"), "{}", stdout(&output));
+    assert_eq!(
+        fs::read(folder.path().join("data/highwater.db")).unwrap(),
+        before,
+        "the old folder stays as it is"
+    );
+
+    let output = run(folder.path(), &["doctor", "--deep", "--data-dir", "copy", "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{found}");
+    assert_eq!(
+        (&found["changes"], &found["quarantined"], &found["orphans"]),
+        (&5.into(), &2.into(), &0.into())
+    );
+
+    let identity = |data: &str| SqliteStore::open(&folder.path().join(data)).unwrap().identity();
+    assert_eq!(identity("data"), identity("copy"), "clients take the copy for the same server");
+    let output = run(folder.path(), &["repair", "--data-dir", "data", "--to", "copy"]);
+    assert_ne!(output.status.code(), Some(0), "nothing is written over");
+}

@@ -193,11 +193,62 @@ enum Busy {
     Appending(AppendId, sync::Message),
 }
 
+/// Why a stored change is not as it was when it was taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// It does not read.
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    /// It does not fit into the history. It was let in by a version that checked less, or what it stands on is gone.
+    #[error("change {hash} does not fit into the history: {refusal}")]
+    Refused {
+        /// The change.
+        hash: ChangeHash,
+        /// Why it does not fit.
+        refusal: Refusal,
+    },
+}
+
+/// A document that is being read from what a store holds, change by change.
+#[derive(Debug)]
+pub struct Restoring(Document);
+
+impl Restoring {
+    /// Starts with the changes that were refused before, and why.
+    pub fn new(id: DocumentId, quarantined: impl IntoIterator<Item = (ChangeHash, String)>) -> Self {
+        let mut document = Document::new(id);
+        document.rejected.extend(quarantined);
+        document.quarantined = document.rejected.len();
+        Self(document)
+    }
+
+    /// Adds the next change. On an error it is left out, and whoever only looks may go on.
+    pub fn add(&mut self, bytes: Bytes) -> Result<(), RestoreError> {
+        let change = Change::parse(bytes)?;
+        let (hash, mut intake) = (change.hash, Intake { is_restore: true, ..Intake::default() });
+        self.0.accept(change, "", &mut intake);
+        // Refused orphans of before come up here too, and those were never part of the document.
+        match intake.refused {
+            Some((refused, refusal)) if refused == hash => Err(RestoreError::Refused { hash, refusal }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The document.
+    pub fn finish(self) -> Document {
+        let mut document = self.0;
+        document.history.make_durable(document.history.staged_len());
+        document
+    }
+}
+
 /// What one message adds to the store, and what is to be said about it at once.
 #[derive(Default)]
 struct Intake {
     records: Vec<Record>,
     rejections: Vec<Rejection>,
+    /// The first change that was refused.
+    refused: Option<(ChangeHash, Refusal)>,
     /// The changes come from the store: limits were checked when they were taken in.
     is_restore: bool,
 }
@@ -227,22 +278,17 @@ impl Document {
 
     /// A document from what a store holds: the change chunks in the order in which they became durable, and the hashes of refused changes with the reasons.
     ///
-    /// Fails with the place of the first chunk that does not read. Costs a few microseconds per change.
+    /// Fails with the place of the first change that is not as it was when it was taken in. Costs a few microseconds per change.
     pub fn restore(
         id: DocumentId,
         changes: impl IntoIterator<Item = Bytes>,
         quarantined: impl IntoIterator<Item = (ChangeHash, String)>,
-    ) -> Result<Self, (usize, ChunkError)> {
-        let mut document = Self::new(id);
-        document.rejected.extend(quarantined);
-        document.quarantined = document.rejected.len();
-        let mut ignored = Intake { is_restore: true, ..Intake::default() };
+    ) -> Result<Self, (usize, RestoreError)> {
+        let mut restoring = Restoring::new(id, quarantined);
         for (place, bytes) in changes.into_iter().enumerate() {
-            let change = Change::parse(bytes).map_err(|error| (place, error))?;
-            document.accept(change, "", &mut ignored);
+            restoring.add(bytes).map_err(|error| (place, error))?;
         }
-        document.history.make_durable(document.history.staged_len());
-        Ok(document)
+        Ok(restoring.finish())
     }
 
     /// Which document this is.
@@ -258,6 +304,11 @@ impl Document {
     /// How many changes are durable, those without their dependencies not counted.
     pub fn len(&self) -> usize {
         self.history.len() as usize
+    }
+
+    /// The durable changes with their chunks, each after its dependencies; those without their dependencies are left out.
+    pub fn changes(&self) -> impl Iterator<Item = (&ChangeHash, &Bytes)> {
+        (0..self.history.len()).map(|index| (self.history.hash(index), self.history.bytes(index)))
     }
 
     /// Whether there is no durable change.
@@ -605,6 +656,7 @@ impl Document {
 
     fn refuse(&mut self, change: Change, refusal: Refusal, sender: &str, intake: &mut Intake) {
         let reason = refusal.to_string();
+        intake.refused.get_or_insert((change.hash, refusal));
         intake.rejections.push(Rejection { hash: change.hash, reason: reason.clone() });
         if self.quarantined < QUARANTINE_MAX {
             self.quarantined += 1;

@@ -8,6 +8,7 @@ pub mod document;
 mod history;
 pub mod id;
 pub mod limits;
+mod materialised;
 mod record;
 mod session;
 pub mod sync;
@@ -15,5 +16,6 @@ pub mod wire;
 
 pub use document::Document;
 pub use id::{ActorId, ChangeHash, DocumentId, PeerId, SessionId, StorageId};
+pub use materialised::{Materialised, first_unfit};
 pub use record::Record;
 pub use session::{CloseReason, Input, Session};

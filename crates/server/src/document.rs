@@ -149,7 +149,7 @@ async fn load(store: &dyn Store, id: DocumentId) -> Result<Document, String> {
 fn restore(id: DocumentId, stored: StoredDocument) -> Result<Document, String> {
     let quarantined = stored.quarantined.into_iter().map(|change| (change.hash, change.reason));
     Document::restore(id, stored.changes, quarantined)
-        .map_err(|(place, error)| format!("stored change {place} of document {id} does not read: {error}"))
+        .map_err(|(place, error)| format!("stored change {place} of document {id}: {error}"))
 }
 
 /// A document that cannot be read whole is not served at all, least of all as an empty one.

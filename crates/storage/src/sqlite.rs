@@ -17,6 +17,7 @@ use std::thread::{self, JoinHandle};
 
 use futures::FutureExt;
 use highwater_core::{DocumentId, Record};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 pub use check::{CheckEvent, CheckedDocument, ReadOnlyStore};
@@ -52,9 +53,29 @@ impl SqliteStore {
     /// [`StoreError::Locked`] if another process has the folder open. [`StoreError::Open`] if the folder or the database cannot be used: it
     /// is no database of ours, was written by a newer version, or a setting that durability depends on did not take effect.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with(dir, |_| Ok(()))
+    }
+
+    /// Creates a store in the folder `dir`, which must not hold one, with the identity of another: clients take it for that one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open), and [`StoreError::Open`] if there is a store already.
+    pub fn create_as(dir: &Path, identity: &Identity) -> Result<Self, StoreError> {
+        if folder::database_path(dir).exists() {
+            return Err(StoreError::Open(format!("there is a database in {} already", dir.display())));
+        }
+        Self::open_with(dir, |conn| schema::set_identity(conn, identity))
+    }
+
+    fn open_with(
+        dir: &Path,
+        prepare: impl FnOnce(&Connection) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
         folder::create(dir)?;
         let lock = folder::lock(dir)?;
         let conn = connection::open_writer(dir)?;
+        prepare(&conn)?;
         let identity = schema::identity(&conn)?;
         let readers = Readers::start(dir)?;
         let (reads, writes) = (readers.queue(), Arc::new(Queue::new()));

@@ -1,58 +1,67 @@
-//! Do the stored changes of a document make up a history?
+//! Do the stored changes of a document make up a history, and that a document?
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use highwater_core::change::Change;
-use highwater_core::{ChangeHash, Document, DocumentId};
+use highwater_core::document::Restoring;
+use highwater_core::{ChangeHash, Document, DocumentId, first_unfit};
 use highwater_storage::StoredDocument;
 
 /// What was found in one document.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    /// Changes that are part of the document.
-    pub(super) changes: u64,
-    /// Changes that wait for others.
-    pub(super) orphans: u64,
-    /// What is wrong.
-    pub(super) damage: Vec<String>,
+#[derive(Debug)]
+pub(crate) struct Findings {
+    /// The document, as far as it can be read.
+    pub(crate) document: Document,
+    /// The changes that should be part of it and are not.
+    pub(crate) faults: Vec<Fault>,
 }
 
-/// Reads the changes as a server does that opens the document, but goes on after one that does not read.
-pub(super) fn check(id: DocumentId, stored: StoredDocument) -> Findings {
-    let mut findings = Findings::default();
-    let refused: Vec<_> = stored.quarantined.into_iter().map(|change| (change.hash, change.reason)).collect();
-    let restored = Document::restore(id, stored.changes.iter().cloned(), refused.iter().cloned());
-    let document = restored.or_else(|_| {
-        let readable = readable(stored.changes, &mut findings.damage);
-        Document::restore(id, readable, refused.iter().cloned())
-    });
-    match document {
-        Ok(document) => findings.look_at(&document, &refused.iter().map(|(hash, _)| *hash).collect()),
-        Err((place, error)) => findings.damage.push(format!("change number {place}: {error}")),
+/// A change at fault.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    /// None if it does not read.
+    pub(crate) hash: Option<ChangeHash>,
+    pub(crate) detail: String,
+}
+
+/// Reads the changes as a server does that opens the document, but goes on after one that does not fit. With `deep` it is also materialised, and what
+/// keeps it from that is left out.
+pub(crate) fn check(id: DocumentId, stored: &StoredDocument, deep: bool) -> Findings {
+    let mut left_out = HashSet::new();
+    let mut unfit = Vec::new();
+    loop {
+        let mut findings = restore(id, stored, &left_out);
+        let Some(fault) = deep.then(|| find_unfit(&findings.document)).flatten() else {
+            findings.faults.extend(unfit);
+            return findings;
+        };
+        left_out.extend(fault.hash);
+        unfit.push(fault);
     }
-    findings
 }
 
-/// The changes that can be read at all; the others are reported by their place in the log.
-fn readable(changes: Vec<Bytes>, damage: &mut Vec<String>) -> Vec<Bytes> {
-    let mut readable = Vec::with_capacity(changes.len());
-    for (place, bytes) in changes.into_iter().enumerate() {
-        match Change::parse(bytes.clone()) {
-            Ok(_) => readable.push(bytes),
-            Err(error) => damage.push(format!("change number {place}: {error}")),
+fn restore(id: DocumentId, stored: &StoredDocument, left_out: &HashSet<ChangeHash>) -> Findings {
+    let refused = stored.quarantined.iter().map(|change| (change.hash, change.reason.clone()));
+    let left_out = left_out.iter().map(|hash| (*hash, "left out".to_owned()));
+    let mut restoring = Restoring::new(id, refused.chain(left_out));
+    let mut faults = Vec::new();
+    for (place, bytes) in stored.changes.iter().enumerate() {
+        if let Err(error) = restoring.add(bytes.clone()) {
+            let hash = match &error {
+                highwater_core::document::RestoreError::Refused { hash, .. } => Some(*hash),
+                _ => None,
+            };
+            let detail = format!("change number {place}: {error}");
+            faults.push(Fault { hash, detail });
         }
     }
-    readable
+    Findings { document: restoring.finish(), faults }
 }
 
-impl Findings {
-    fn look_at(&mut self, document: &Document, quarantined: &HashSet<ChangeHash>) {
-        self.changes = document.len() as u64;
-        self.orphans = document.orphan_count() as u64;
-        // What was refused is in quarantine, and not in the log. A server takes only what fits, so this cannot come about by itself.
-        for (hash, reason) in document.rejected().filter(|(hash, _)| !quarantined.contains(hash)) {
-            self.damage.push(format!("change {hash} does not fit into the history: {reason}"));
-        }
-    }
+fn find_unfit(document: &Document) -> Option<Fault> {
+    let (hashes, chunks): (Vec<ChangeHash>, Vec<Bytes>) =
+        document.changes().map(|(hash, bytes)| (*hash, bytes.clone())).unzip();
+    let (place, reason) = first_unfit(&chunks)?;
+    let detail = format!("change {} cannot be materialised: {reason}", hashes[place]);
+    Some(Fault { hash: Some(hashes[place]), detail })
 }

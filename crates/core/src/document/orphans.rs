@@ -37,14 +37,14 @@ impl Orphans {
 
     /// Whether another orphan is within the limits.
     pub(super) fn has_room_for(&self, change: &Change) -> bool {
-        self.by_hash.len() < ORPHANS_MAX && self.bytes + change.bytes.len() <= ORPHAN_BYTES_MAX
+        self.by_hash.len() < ORPHANS_MAX && self.bytes + size(change) <= ORPHAN_BYTES_MAX
     }
 
     /// Takes in a change of which `is_there` denies a dependency.
     pub(super) fn insert(&mut self, change: Change, sender: String, is_there: impl Fn(&ChangeHash) -> bool) {
         let missing = change.deps.iter().find(|dep| !is_there(dep));
         let missing = *missing.expect("an orphan lacks a dependency");
-        self.bytes += change.bytes.len();
+        self.bytes += size(&change);
         self.waiting.entry(missing).or_default().push(change.hash);
         self.by_hash.insert(change.hash, Orphan { change, sender });
     }
@@ -54,7 +54,12 @@ impl Orphans {
         let waiting = self.waiting.remove(hash).unwrap_or_default();
         let taken = waiting.iter().filter_map(|hash| self.by_hash.remove(hash));
         let taken: Vec<_> = taken.map(|orphan| (orphan.change, orphan.sender)).collect();
-        self.bytes -= taken.iter().map(|(change, _)| change.bytes.len()).sum::<usize>();
+        self.bytes -= taken.iter().map(|(change, _)| size(change)).sum::<usize>();
         taken
     }
+}
+
+/// What a change takes up; one that came compressed is kept in both forms.
+fn size(change: &Change) -> usize {
+    change.bytes.len().max(change.data.len())
 }

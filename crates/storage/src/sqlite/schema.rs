@@ -166,6 +166,14 @@ fn create_identity(step: &Transaction<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Makes the store another one. Only for one that nobody has heard of yet.
+pub(super) fn set_identity(conn: &Connection, identity: &Identity) -> Result<(), StoreError> {
+    for (key, value) in [(META_PEER_ID, &identity.peer_id), (META_STORAGE_ID, &identity.storage_id)] {
+        conn.execute("UPDATE meta SET value = ?2 WHERE key = ?1", [key, value]).map_err(open_error)?;
+    }
+    Ok(())
+}
+
 /// A random (version 4) UUID.
 fn random_uuid() -> Result<String, StoreError> {
     let mut bytes = [0u8; 16];
