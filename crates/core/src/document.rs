@@ -234,6 +234,11 @@ impl Restoring {
         }
     }
 
+    /// Whether a change is part of the document so far.
+    pub fn contains(&self, hash: &ChangeHash) -> bool {
+        self.0.history.contains_staged(hash)
+    }
+
     /// The document.
     pub fn finish(self) -> Document {
         let mut document = self.0;

@@ -100,6 +100,14 @@ pub enum Refusal {
     /// The document has as many changes as a document may have.
     #[error("the document has {} changes, the most that one may have", crate::limits::DOCUMENT_CHANGES_MAX)]
     DocumentFull,
+    /// A change without operations starts after a gap. A saved document keeps the last counter only, and takes the gap for operations that were lost.
+    #[error("a change without operations starts at {start_op}, although its ancestors end at {max_op}")]
+    EmptyGap {
+        /// The first counter of the change.
+        start_op: u64,
+        /// The greatest counter of its ancestors.
+        max_op: u64,
+    },
     /// The operations start far above all that are known. Counters are used up by that, and readers reserve memory for what is between.
     #[error("operations start at {start_op}, more than {OP_GAP_MAX} above the greatest known one, {max_op}")]
     StartOpTooHigh {
@@ -108,9 +116,9 @@ pub enum Refusal {
         /// The greatest counter known.
         max_op: u64,
     },
-    /// An actor can be given an author once. Automerge refuses a second time.
-    #[error("another change of the actor has named its author already")]
-    SecondAuthor,
+    /// An actor's author is named in its first change. Automerge panics on a later one.
+    #[error("the author is named in a change that is not the actor's first")]
+    LateAuthor,
     /// The change is not encoded as Automerge encodes it. A saved document with it could never be loaded again.
     #[error("not encoded as Automerge would: {0}")]
     Encoding(&'static str),
@@ -238,6 +246,9 @@ impl History {
         let max_op = deps.iter().map(|dep| self.nodes[*dep as usize].max_op).max().unwrap_or(0);
         if start_op <= max_op {
             return Err(Refusal::StartOpTooLow { start_op, max_op });
+        }
+        if change.ops == 0 && start_op > max_op + 1 {
+            return Err(Refusal::EmptyGap { start_op, max_op });
         }
         let max_op = self.max_op;
         if start_op > max_op + OP_GAP_MAX {
@@ -370,18 +381,29 @@ mod tests {
         ChangeHash(bytes)
     }
 
-    /// A change of its own actor, so that only the dependencies matter. It has no operations, and takes up counters to `max_op`.
+    /// A change of its own actor, so that only the dependencies matter. It has one operation, with the counter `max_op`.
     fn change(n: usize, deps: &[usize], max_op: u64) -> Change {
         Change {
             hash: hash(n),
             deps: deps.iter().map(|dep| hash(*dep)).collect(),
             actor: ActorId::from(&n.to_be_bytes()[..]),
             seq: 1,
-            start_op: max_op + 1,
-            ops: 0,
+            start_op: max_op,
+            ops: 1,
             bytes: Bytes::new(),
-            // No dependencies, an actor of one byte, sequence number, first counter, time, no message, no other actors, no columns.
-            data: Bytes::from_static(&[0, 1, 0, 1, 1, 0, 0, 0, 0]),
+            data: highwater_forge::HandMade {
+                deps: vec![],
+                actor: vec![0],
+                seq: 1,
+                start_op: 1,
+                time: 0,
+                message: vec![],
+                ops: vec![highwater_forge::Op::set("key", "value")],
+                extra: vec![],
+                unused_actors: vec![],
+            }
+            .data()
+            .into(),
         }
     }
 
@@ -421,10 +443,10 @@ mod tests {
         assert_eq!(refused(by(1, 1, change(2, &[77], 3))), Refusal::DuplicateSeq { seq: 1 });
         assert_eq!(refused(by(1, 3, change(2, &[1], 3))), Refusal::SeqGap { seq: 3, expected: 2 });
         assert_eq!(refused(by(2, 2, change(2, &[0], 3))), Refusal::ForgotPrevious);
-        assert_eq!(refused(by(1, 2, change(2, &[1], 1))), Refusal::StartOpTooLow { start_op: 2, max_op: 2 });
+        assert_eq!(refused(by(1, 2, change(2, &[1], 2))), Refusal::StartOpTooLow { start_op: 2, max_op: 2 });
         let start_op = 3 + OP_GAP_MAX;
         let too_high = Refusal::StartOpTooHigh { start_op, max_op: 2 };
-        assert_eq!(refused(by(1, 2, change(2, &[1], start_op - 1))), too_high);
+        assert_eq!(refused(by(1, 2, change(2, &[1], start_op))), too_high);
         assert_eq!(history.admit(&by(1, 2, change(2, &[77], 3))), Verdict::Orphan);
         assert_eq!(history.admit(&by(1, 2, change(2, &[1], 3))), Verdict::Fits);
     }

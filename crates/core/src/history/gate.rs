@@ -29,6 +29,9 @@ pub enum OpFlaw {
     /// A key in a sequence, or an element in a map.
     #[error("the key does not fit the object")]
     WrongKey,
+    /// Something in a table. Automerge can make tables, but panics when a client gets a change of what is in one.
+    #[error("the object is a table, and no client can change those")]
+    Table,
     /// A map's key without a character.
     #[error("the key is empty")]
     EmptyKey,
@@ -100,12 +103,10 @@ impl Gate<'_> {
             return Err(Refusal::ForgotPrevious);
         }
         let mut ops = Ops::read(&change.data).map_err(Refusal::Encoding)?;
-        if ops.names_author() && actor.is_named {
-            return Err(Refusal::SecondAuthor);
+        if ops.names_author() && change.seq != 1 {
+            return Err(Refusal::LateAuthor);
         }
-        self.check_ops(change, &mut ops)?;
-        self.ops.actor_mut(self.author).is_named |= ops.names_author();
-        Ok(())
+        self.check_ops(change, &mut ops)
     }
 
     fn check_ops(&mut self, change: &Change, ops: &mut Ops<'_>) -> Result<(), Refusal> {
@@ -177,7 +178,11 @@ impl Check<'_, '_> {
 
     fn object(&self, local: LocalId) -> Result<ObjectIndex, OpFlaw> {
         let id = self.resolve(local, Role::Object)?;
-        self.gate.ops.find_object(id).ok_or(OpFlaw::WrongKind(Role::Object))
+        let object = self.gate.ops.find_object(id).ok_or(OpFlaw::WrongKind(Role::Object))?;
+        match self.gate.ops.object_kind(object) {
+            ObjectKind::Table => Err(OpFlaw::Table),
+            _ => Ok(object),
+        }
     }
 
     fn place(&mut self, op: &Op<'_>, object: ObjectIndex) -> Result<Place, OpFlaw> {
@@ -304,7 +309,8 @@ fn kept(op: &Op<'_>, place: Place) -> (Place, Kind) {
 
 fn made(action: Action) -> Option<ObjectKind> {
     match action {
-        Action::MakeMap | Action::MakeTable => Some(ObjectKind::Map),
+        Action::MakeMap => Some(ObjectKind::Map),
+        Action::MakeTable => Some(ObjectKind::Table),
         Action::MakeList => Some(ObjectKind::List),
         Action::MakeText => Some(ObjectKind::Text),
         _ => None,

@@ -60,15 +60,15 @@ pub(super) struct Run {
 /// What sort of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ObjectKind {
-    /// Also a table.
     Map,
+    Table,
     List,
     Text,
 }
 
 impl ObjectKind {
     pub(super) fn is_sequence(self) -> bool {
-        self != Self::Map
+        matches!(self, Self::List | Self::Text)
     }
 }
 
@@ -78,8 +78,6 @@ pub(super) struct Actor {
     /// Its changes in the order of their sequence numbers, with the counter that each starts at.
     pub(super) changes: Vec<(u32, Index)>,
     runs: Vec<Run>,
-    /// Whether one of the changes says who the actor is as a person.
-    pub(super) is_named: bool,
 }
 
 /// See the module's documentation.
@@ -134,7 +132,7 @@ impl OpIndex {
     pub(super) fn begin(&mut self, author: &ActorId) -> (ActorIndex, Savepoint) {
         let actors = self.actors.len();
         let index = self.find_actor(author).unwrap_or_else(|| {
-            let actor = Actor { id: author.clone(), changes: Vec::new(), runs: Vec::new(), is_named: false };
+            let actor = Actor { id: author.clone(), changes: Vec::new(), runs: Vec::new() };
             self.actors.push(actor);
             self.by_id.insert(author.clone(), actors as ActorIndex);
             actors as ActorIndex

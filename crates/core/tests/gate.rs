@@ -1,0 +1,124 @@
+//! The gate against the stock library: what stock makes is let in, and what is let in harms no stock client.
+//!
+//! `HIGHWATER_SEED=n` runs one seed; `HIGHWATER_FULL=1` runs a million stock changes and many more mutants (with `--release`).
+
+use std::collections::BTreeMap;
+
+use automerge::Change;
+use bytes::Bytes;
+use highwater_core::DocumentId;
+use highwater_core::document::Restoring;
+use highwater_forge::mutate::Pool;
+use highwater_forge::{HandMade, Rng, oracle, stock};
+
+const ID: DocumentId = DocumentId::from_bytes([5; 16]);
+
+fn seeds(quick: u64, full: u64) -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("HIGHWATER_SEED") {
+        Some(seed) => seed..seed + 1,
+        None if std::env::var_os("HIGHWATER_FULL").is_some() => 0..full,
+        None => 0..quick,
+    }
+}
+
+fn admitted(changes: &[Change]) -> Result<Restoring, String> {
+    let mut document = Restoring::new(ID, []);
+    for (place, change) in changes.iter().enumerate() {
+        document.add(Bytes::copy_from_slice(change.raw_bytes())).map_err(|error| {
+            format!("change {place}: {error}: {:?}", HandMade::decode(change.raw_bytes()))
+        })?;
+        if !document.contains(&change.hash()) {
+            return Err(format!("change {place} waits for something"));
+        }
+    }
+    Ok(document)
+}
+
+#[test]
+fn what_stock_makes_is_let_in() {
+    quietly(|| {
+        let mut count = 0;
+        for seed in seeds(150, 6_000) {
+            let changes = stock::document(seed, 30 + (seed % 5) as usize * 80);
+            count += changes.len();
+            if let Err(error) = admitted(&changes) {
+                panic!("HIGHWATER_SEED={seed}: {error}");
+            }
+        }
+        println!("{count} changes were let in");
+    });
+}
+
+/// Panics of the stock library are caught, and their messages are noise. Those of the tests say enough themselves.
+fn quietly(test: impl FnOnce() + std::panic::UnwindSafe) {
+    std::panic::set_hook(Box::new(|info| {
+        if info.location().is_some_and(|location| !location.file().contains("automerge-")) {
+            eprintln!("{info}");
+        }
+    }));
+    test();
+}
+
+/// What became of mutants, by what was done to them.
+#[derive(Default)]
+struct Tally {
+    let_in: u64,
+    kept_out: u64,
+    harmful: BTreeMap<String, (u64, String)>,
+}
+
+fn search(seed: u64, mutants: usize, tally: &mut Tally) {
+    let rng = &mut Rng::new(seed ^ 0xdead);
+    let mut changes = stock::document(seed, 12);
+    let mut document = admitted(&changes).expect("stock changes are let in");
+    let mut history: Vec<HandMade> =
+        changes.iter().map(|change| HandMade::decode(change.raw_bytes())).collect();
+    let mut hashes: Vec<_> = changes.iter().map(Change::hash).collect();
+    for _ in 0..mutants {
+        let (mutant, done) = Pool { history: &history, hashes: &hashes }.mutant(rng);
+        let is_let_in = document.add(mutant.clone()).is_ok();
+        let Ok(change) = Change::from_bytes(mutant.to_vec()) else {
+            assert!(!is_let_in, "HIGHWATER_SEED={seed}: stock cannot read what was let in after {done}");
+            tally.kept_out += 1;
+            continue;
+        };
+        if !is_let_in || !document.contains(&change.hash()) || hashes.contains(&change.hash()) {
+            tally.kept_out += 1;
+            continue;
+        }
+        tally.let_in += 1;
+        changes.push(change.clone());
+        if let Err(harm) = oracle::check(&changes, seed) {
+            let sort = harm.lines().next().unwrap_or("").chars().take(150).collect();
+            let made = HandMade::decode(change.raw_bytes());
+            let first = || (0, format!("HIGHWATER_SEED={seed} after {done}: {made:?}"));
+            println!("HIGHWATER_SEED={seed}: {sort}");
+            tally.harmful.entry(sort).or_insert_with(first).0 += 1;
+            return;
+        }
+        history.push(HandMade::decode(change.raw_bytes()));
+        hashes.push(change.hash());
+    }
+}
+
+#[test]
+fn what_is_let_in_harms_nobody() {
+    quietly(|| {
+        let mut tally = Tally::default();
+        for seed in seeds(60, 20_000) {
+            search(seed, 60, &mut tally);
+        }
+        println!("{} mutants were let in, {} kept out", tally.let_in, tally.kept_out);
+        let report: Vec<_> = tally
+            .harmful
+            .iter()
+            .map(|(harm, (count, first))| format!("{count} times {harm}\n{first}"))
+            .collect();
+        assert!(report.is_empty(), "{}", report.join("\n\n"));
+        assert!(
+            tally.let_in > 10 || std::env::var_os("HIGHWATER_SEED").is_some(),
+            "mutants are let in at all"
+        );
+    });
+}
