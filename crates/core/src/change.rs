@@ -60,9 +60,7 @@ impl Change {
     }
 
     fn from_chunk(chunk: &Chunk) -> Result<Self, ChunkError> {
-        if chunk.bytes.len() > CHANGE_BYTES_MAX {
-            return Err(ChunkError::TooLarge { what: "change", max: CHANGE_BYTES_MAX });
-        }
+        check_size(&chunk.bytes)?;
         match chunk.kind {
             ChunkKind::Change => Self::from_plain(owned(&chunk.bytes), chunk),
             ChunkKind::Compressed => {
@@ -193,7 +191,17 @@ fn collect(parsed: &[automerge::Change], changes: &mut Vec<Change>) -> Result<()
     for change in parsed {
         let bytes = Bytes::copy_from_slice(change.raw_bytes());
         let data = Chunk::take(&mut bytes.clone())?.data;
+        // What is taken in now is read again one by one: the same limits hold.
+        check_size(&bytes)?;
+        columns::check_change(&data)?;
         changes.push(Change::from_parsed(change, bytes, data)?);
+    }
+    Ok(())
+}
+
+fn check_size(chunk: &Bytes) -> Result<(), ChunkError> {
+    if chunk.len() > CHANGE_BYTES_MAX {
+        return Err(ChunkError::TooLarge { what: "change", max: CHANGE_BYTES_MAX });
     }
     Ok(())
 }

@@ -23,7 +23,10 @@ use bytes::Bytes;
 use crate::change::{self, Change, ChunkError};
 use crate::history::{History, Index, Verdict};
 use crate::id::{ChangeHash, DocumentId, PeerId, StorageId};
-use crate::limits::{ORPHAN_BYTES_MAX, ORPHANS_MAX, PEER_INBOX_MAX, QUARANTINE_MAX, REJECTED_MAX};
+use crate::limits::{
+    GATE_STEPS_MAX, GATE_STEPS_PER_CHANGE, ORPHAN_BYTES_MAX, ORPHANS_MAX, PEER_INBOX_MAX, QUARANTINE_MAX,
+    REJECTED_MAX, REMOTE_HEADS_MAX,
+};
 use crate::record::Record;
 use crate::sync::message::MessageError;
 use crate::sync::state::State;
@@ -130,6 +133,9 @@ pub enum PeerFault {
         "the document has too many changes with missing dependencies (at most {ORPHANS_MAX} of {ORPHAN_BYTES_MAX} bytes)"
     )]
     TooManyOrphans,
+    /// Changes that take too long to check: each of them on top of another place in a history of many branches.
+    #[error("checking the changes takes too many steps; send fewer of them in one message")]
+    TooCostly,
 }
 
 /// See the module's documentation.
@@ -563,7 +569,7 @@ impl Document {
     ) -> Result<(), PeerFault> {
         let Some(peer) = self.peers.get(&connection) else { return Ok(()) };
         let sender = peer.info.peer.clone();
-        let (intake, within_limits) = self.judge_all(changes, &sender);
+        let (intake, judged) = self.judge_all(changes, &sender);
         if intake.records.is_empty() {
             self.reject(connection, intake.rejections);
             self.finish_message(connection, message);
@@ -574,7 +580,7 @@ impl Document {
                 peer.busy = Some(Busy::Appending(id, message));
             }
         }
-        if within_limits { Ok(()) } else { Err(PeerFault::TooManyOrphans) }
+        judged
     }
 
     /// Tells a peer what was refused, as soon as everything that this may rest on is durable.
@@ -593,12 +599,19 @@ impl Document {
         self.effects.push_back(Effect::Send { connection, outgoing });
     }
 
-    /// Judges changes in order, as long as there is room for orphans. Also says whether there was for all.
-    fn judge_all(&mut self, changes: Vec<Change>, sender: &PeerId) -> (Intake, bool) {
+    /// Judges changes in order, as long as there is room for orphans, and time. Also says whether there was enough for all.
+    fn judge_all(&mut self, changes: Vec<Change>, sender: &PeerId) -> (Intake, Result<(), PeerFault>) {
         let mut intake = Intake::default();
-        let within_limits =
-            changes.into_iter().all(|change| self.accept(change, sender.as_str(), &mut intake));
-        (intake, within_limits)
+        let steps_max = self.history.steps() + GATE_STEPS_MAX + GATE_STEPS_PER_CHANGE * changes.len() as u64;
+        for change in changes {
+            if !self.accept(change, sender.as_str(), &mut intake) {
+                return (intake, Err(PeerFault::TooManyOrphans));
+            }
+            if self.history.steps() > steps_max {
+                return (intake, Err(PeerFault::TooCostly));
+            }
+        }
+        (intake, Ok(()))
     }
 
     fn append(&mut self, sender: ConnectionId, records: Vec<Record>) -> AppendId {
@@ -645,15 +658,12 @@ impl Document {
     fn admit_orphans(&mut self, arrived: ChangeHash, intake: &mut Intake) {
         let mut arrived = vec![arrived];
         while let Some(hash) = arrived.pop() {
-            for (orphan, sender) in self.orphans.take_waiting_for(&hash) {
+            let is_there = |hash: &ChangeHash| self.history.contains_staged(hash);
+            for (orphan, sender) in self.orphans.take_ready(&hash, is_there) {
                 match self.history.admit(&orphan) {
                     Verdict::Fits => arrived.push(orphan.hash),
-                    // It waits for something else now; it was within the limits before.
-                    Verdict::Orphan => {
-                        self.orphans.insert(orphan, sender, |hash| self.history.contains_staged(hash));
-                    }
                     Verdict::Refused(refusal) => self.refuse(orphan, refusal, &sender, intake),
-                    Verdict::Known => {}
+                    Verdict::Known | Verdict::Orphan => {}
                 }
             }
         }
@@ -689,7 +699,8 @@ impl Document {
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         peer.state.receive(&self.history, message);
         self.stale.insert(connection);
-        if let Some(storage) = &peer.info.storage {
+        let is_short = peer.state.their_heads().len() <= REMOTE_HEADS_MAX;
+        if let Some(storage) = peer.info.storage.as_ref().filter(|_| is_short) {
             let heads = peer.state.their_heads().to_vec();
             let entry = RemoteHeads { storage: storage.clone(), heads, timestamp: self.now_ms };
             self.remote_heads.learn(connection, entry);

@@ -38,6 +38,8 @@ pub(crate) struct History {
     views: Views,
     /// The greatest counter of any operation.
     max_op: u64,
+    /// How many steps judging took so far.
+    steps: u64,
     /// How many nodes are durable.
     durable: usize,
     /// The durable changes that no durable change depends on, sorted.
@@ -161,6 +163,11 @@ impl History {
         self.durable < self.nodes.len()
     }
 
+    /// How many steps through the graph judging changes took so far.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// How many changes there are with those on their way to disk.
     pub(crate) fn staged_len(&self) -> Index {
         self.nodes.len() as Index
@@ -220,9 +227,11 @@ impl History {
     fn check_and_stage(&mut self, change: &Change, deps: Vec<Index>) -> Result<(), Refusal> {
         self.check_numbers(change, &deps)?;
         let mut views = std::mem::take(&mut self.views);
-        let view = views.take(self, &deps);
+        let (view, steps) = views.take(self, &deps);
+        self.steps += steps;
         let (author, savepoint) = self.ops.begin(&change.actor);
-        let checked = Gate { nodes: &self.nodes, ops: &mut self.ops, view: &view, author }.check(change);
+        let (nodes, ops, steps) = (&self.nodes[..], &mut self.ops, &mut self.steps);
+        let checked = Gate { nodes, ops, view: &view, author, steps }.check(change);
         if checked.is_ok() {
             views.keep_for_change(self.staged_len(), view);
             self.stage(change, author, &deps);
@@ -311,11 +320,11 @@ impl History {
         if ground.is_empty() {
             return (floor..self.len()).collect();
         }
-        self.beyond(self.heads.iter().map(|head| self.by_hash[head]), ground, floor)
+        self.beyond(self.heads.iter().map(|head| self.by_hash[head]), ground, floor).0
     }
 
-    /// The ancestors of `tips`, and these themselves, that are not such of `ground`.
-    fn beyond(&self, tips: impl Iterator<Item = Index>, ground: &[Index], floor: Index) -> Vec<Index> {
+    /// The ancestors of `tips`, and these themselves, that are not such of `ground`; and how many steps it took to find them.
+    fn beyond(&self, tips: impl Iterator<Item = Index>, ground: &[Index], floor: Index) -> (Vec<Index>, u64) {
         let mut walk = Walk::default();
         for tip in tips {
             walk.push(tip, false, floor);
@@ -323,7 +332,7 @@ impl History {
         for index in ground {
             walk.push(*index, true, floor);
         }
-        let mut uncovered = Vec::new();
+        let (mut uncovered, mut steps) = (Vec::new(), 0);
         while walk.uncovered > 0 {
             let Some((index, covered)) = walk.pop() else { break };
             if !covered {
@@ -332,9 +341,10 @@ impl History {
             for dep in self.deps(index) {
                 walk.push(*dep, covered, floor);
             }
+            steps += 1 + self.deps(index).len() as u64;
         }
         uncovered.reverse();
-        uncovered
+        (uncovered, steps)
     }
 }
 
@@ -496,7 +506,7 @@ mod tests {
             for (n, deps) in graph.iter().enumerate() {
                 let places: Vec<Index> = deps.iter().map(|dep| *dep as Index).collect();
                 let mut views = std::mem::take(&mut history.views);
-                let view = views.take(&history, &places);
+                let (view, _) = views.take(&history, &places);
                 let expected = ancestors(&graph, deps);
                 for other in 0..n {
                     prop_assert_eq!(view.covers(other as Index), expected.contains(&other), "{} for {:?}", other, deps);

@@ -46,6 +46,11 @@ pub const OP_GAP_MAX: u64 = 1 << 20;
 /// Furthest time of a change, before and after 1970, in milliseconds or whatever the application counts: what a number of JavaScript holds exactly. Readers
 /// keep differences of times, which must not overflow.
 pub const TIME_MAX: u64 = 1 << 53;
+/// Steps through the graph that checking the changes of one message may take, half a second's worth, and how many more for each change. Changes that
+/// follow each other take a handful.
+pub const GATE_STEPS_MAX: u64 = 16_000_000;
+/// See [`GATE_STEPS_MAX`].
+pub const GATE_STEPS_PER_CHANGE: u64 = 1_000;
 /// Changes of one document.
 pub const DOCUMENT_CHANGES_MAX: usize = 50_000_000;
 /// Changes of one document that wait for dependencies.

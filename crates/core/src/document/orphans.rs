@@ -20,6 +20,18 @@ struct Orphan {
     change: Change,
     /// Who sent it.
     sender: String,
+    /// How many of its dependencies, in their order, are known to be there. They never go away again, so none is looked up twice.
+    met: usize,
+}
+
+impl Orphan {
+    /// The next dependency that is not there.
+    fn next_missing(&mut self, is_there: impl Fn(&ChangeHash) -> bool) -> Option<ChangeHash> {
+        let deps = &self.change.deps[self.met..];
+        let missing = deps.iter().position(|dep| !is_there(dep))?;
+        self.met += missing;
+        Some(deps[missing])
+    }
 }
 
 impl Orphans {
@@ -42,20 +54,30 @@ impl Orphans {
 
     /// Takes in a change of which `is_there` denies a dependency.
     pub(super) fn insert(&mut self, change: Change, sender: String, is_there: impl Fn(&ChangeHash) -> bool) {
-        let missing = change.deps.iter().find(|dep| !is_there(dep));
-        let missing = *missing.expect("an orphan lacks a dependency");
-        self.bytes += size(&change);
-        self.waiting.entry(missing).or_default().push(change.hash);
-        self.by_hash.insert(change.hash, Orphan { change, sender });
+        let hash = change.hash;
+        let mut orphan = Orphan { change, sender, met: 0 };
+        let missing = orphan.next_missing(is_there).expect("an orphan lacks a dependency");
+        self.bytes += size(&orphan.change);
+        self.waiting.entry(missing).or_default().push(hash);
+        self.by_hash.insert(hash, orphan);
     }
 
-    /// Removes and returns those that wait for a change, with who sent them.
-    pub(super) fn take_waiting_for(&mut self, hash: &ChangeHash) -> Vec<(Change, String)> {
-        let waiting = self.waiting.remove(hash).unwrap_or_default();
-        let taken = waiting.iter().filter_map(|hash| self.by_hash.remove(hash));
-        let taken: Vec<_> = taken.map(|orphan| (orphan.change, orphan.sender)).collect();
-        self.bytes -= taken.iter().map(|(change, _)| size(change)).sum::<usize>();
-        taken
+    /// A change is there: removes and returns those for which it was the last thing missing, with who sent them.
+    pub(super) fn take_ready(
+        &mut self,
+        arrived: &ChangeHash,
+        is_there: impl Fn(&ChangeHash) -> bool,
+    ) -> Vec<(Change, String)> {
+        let mut ready = Vec::new();
+        for hash in self.waiting.remove(arrived).unwrap_or_default() {
+            let Some(orphan) = self.by_hash.get_mut(&hash) else { continue };
+            match orphan.next_missing(&is_there) {
+                Some(missing) => self.waiting.entry(missing).or_default().push(hash),
+                None => ready.extend(self.by_hash.remove(&hash).map(|orphan| (orphan.change, orphan.sender))),
+            }
+        }
+        self.bytes -= ready.iter().map(|(change, _)| size(change)).sum::<usize>();
+        ready
     }
 }
 

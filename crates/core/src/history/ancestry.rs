@@ -34,20 +34,24 @@ pub(super) struct Views {
 }
 
 impl Views {
-    /// The ancestors of `deps` among all changes, durable or not.
-    pub(super) fn take(&mut self, history: &History, deps: &[Index]) -> View {
+    /// The ancestors of `deps` among all changes, durable or not; and how many steps it took to find them.
+    pub(super) fn take(&mut self, history: &History, deps: &[Index]) -> (View, u64) {
         let end = history.staged_len();
         if history.tips.iter().eq(deps) {
-            return View { unseen: Vec::new(), end };
+            return (View { unseen: Vec::new(), end }, 0);
         }
         match self.kept.iter().position(|(of, _)| of == deps) {
             Some(place) => {
                 let (_, mut view) = self.kept.remove(place);
                 // What came since came later than these changes, so it is none of their ancestors.
+                let steps = u64::from(end - view.end);
                 view.unseen.extend(view.end..end);
-                View { end, ..view }
+                (View { end, ..view }, steps)
             }
-            None => View { unseen: history.beyond(history.tips.iter().copied(), deps, 0), end },
+            None => {
+                let (unseen, steps) = history.beyond(history.tips.iter().copied(), deps, 0);
+                (View { unseen, end }, steps)
+            }
         }
     }
 

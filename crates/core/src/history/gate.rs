@@ -86,6 +86,8 @@ pub(super) struct Gate<'a> {
     /// The ancestors of the change.
     pub(super) view: &'a View,
     pub(super) author: ActorIndex,
+    /// How many steps judging took so far.
+    pub(super) steps: &'a mut u64,
 }
 
 /// The beginning of a mark: the operation, its object, and the element that it stands behind.
@@ -242,7 +244,7 @@ impl Check<'_, '_> {
     /// A mark begins and ends with two operations, one after the other. The beginning is the latest element behind the one that it names, so it directly follows
     /// that one; and the end comes after it if it names the beginning itself, or an element that comes after the one that the beginning names.
     fn mark(
-        &self,
+        &mut self,
         op: &Op<'_>,
         object: ObjectIndex,
         place: Place,
@@ -261,13 +263,22 @@ impl Check<'_, '_> {
                 Ok(Some(Begin { id: self.id, object, behind }))
             };
         };
-        let follows = || {
-            behind == begin.id
-                || (behind != begin.behind
-                    && (begin.behind == HEAD
-                        || (behind != HEAD && self.gate.ops.precedes(begin.behind, behind))))
-        };
-        if is_end && object == begin.object && follows() { Ok(None) } else { Err(OpFlaw::MarkOrder) }
+        if is_end && object == begin.object && self.follows(&begin, behind) {
+            Ok(None)
+        } else {
+            Err(OpFlaw::MarkOrder)
+        }
+    }
+
+    /// Whether what comes behind an element comes after the beginning of the mark.
+    fn follows(&mut self, begin: &Begin, behind: OpId) -> bool {
+        if behind == begin.id {
+            return true;
+        }
+        if behind == begin.behind || behind == HEAD {
+            return false;
+        }
+        begin.behind == HEAD || self.gate.ops.precedes(begin.behind, behind, self.gate.steps)
     }
 }
 

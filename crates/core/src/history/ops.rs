@@ -215,9 +215,10 @@ impl OpIndex {
     ///
     /// Elements form a tree: each is a child of the one that it was inserted behind, and among siblings the latest comes first. So the answer lies where the ways
     /// up from both meet. The way up goes run by run, not element by element.
-    pub(super) fn precedes(&self, a: OpId, b: OpId) -> bool {
+    pub(super) fn precedes(&self, a: OpId, b: OpId, steps: &mut u64) -> bool {
         let (mut x, mut y) = (Climber { at: a, from: None }, Climber { at: b, from: None });
         loop {
+            *steps += 1;
             let (start_x, start_y) = (self.start_of_run(x.at), self.start_of_run(y.at));
             if start_x == start_y {
                 return self.is_left(x, y);
