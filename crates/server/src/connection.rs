@@ -22,20 +22,11 @@ use crate::activity::Activity;
 use crate::budget::Budget;
 use crate::document::{Attachment, Command, Handle};
 use crate::hub::{Hub, Phase, Registration};
+use crate::limits::{
+    CLOSE_REASON_BYTES_MAX, CLOSE_TIMEOUT, DRAIN_QUIET, DRAIN_READ_MAX, FLUSH_AFTER, READ_TIMEOUT,
+    RETRY_AFTER_MAX, RETRY_AFTER_MIN,
+};
 use crate::outbox::{self, Outbox, OutboxReceiver};
-
-/// Frames written before they are flushed.
-const FLUSH_AFTER: usize = 32;
-/// How long a close may take when the peer does not play along.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a peer has to read what was sent, before a close follows.
-const READ_TIMEOUT: Duration = Duration::from_secs(1);
-/// A socket from which nothing came for so long is taken as read empty.
-const DRAIN_QUIET: Duration = Duration::from_millis(20);
-/// How long a draining connection may go on sending.
-const DRAIN_READ_MAX: Duration = Duration::from_millis(500);
-/// Reasons are cut to what fits into a close frame.
-const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 struct Connection {
     hub: Arc<Hub>,
@@ -435,7 +426,6 @@ async fn until_read(socket: &mut WebSocket) {
 
 fn close_frame(reason: &CloseReason) -> CloseFrame {
     let mut text = match reason {
-        // Clients come back at different times, not all at once.
         CloseReason::ShuttingDown => format!("{reason}; retry in {} ms", retry_hint_ms()),
         _ => reason.to_string(),
     };
@@ -443,10 +433,10 @@ fn close_frame(reason: &CloseReason) -> CloseFrame {
     CloseFrame { code: reason.close_code(), reason: Utf8Bytes::from(text) }
 }
 
-/// Between half a second and five seconds.
-fn retry_hint_ms() -> u64 {
+fn retry_hint_ms() -> u128 {
     use std::hash::{BuildHasher, RandomState};
-    500 + RandomState::new().hash_one(0) % 4_500
+    let range = (RETRY_AFTER_MAX - RETRY_AFTER_MIN).as_millis();
+    RETRY_AFTER_MIN.as_millis() + u128::from(RandomState::new().hash_one(0)) % range
 }
 
 /// Whether the socket failed because a frame or a message exceeded its limit.

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either, pending};
@@ -19,16 +18,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::budget::Taken;
 use crate::hub::Hub;
+use crate::limits::{BATCH, BLANK_IDLE_AFTER, REFUSED_CHECK_INTERVAL, RESTORE_INLINE_MAX};
 use crate::outbox::Outbox;
-
-/// Restoring more changes than this happens on the blocking pool.
-const RESTORE_INLINE_MAX: usize = 64;
-/// How long a document stays of which nothing is stored.
-const BLANK_IDLE_AFTER: Duration = Duration::from_millis(100);
-/// How often a document that cannot be read looks for somebody else to tell.
-const REFUSED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// How many messages are taken from the mailbox before answers are made: the more, the fewer answers.
-const BATCH: usize = 64;
 
 /// What can be asked of a document.
 pub(crate) enum Command {

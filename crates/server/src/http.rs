@@ -1,7 +1,6 @@
 //! The routes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
@@ -16,12 +15,7 @@ use highwater_core::limits::FRAME_BYTES_MAX;
 use crate::activity::Activity;
 use crate::connection;
 use crate::hub::{Hub, Phase};
-
-/// Small buffers: they are allocated per connection, and nearly all connections are idle.
-const READ_BUFFER_BYTES: usize = 1 << 10;
-const WRITE_BUFFER_BYTES: usize = 4 << 10;
-/// A store that takes longer to write one row is not ready.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::limits::{PROBE_TIMEOUT, READ_BUFFER_BYTES, WRITE_BUFFER_BYTES};
 
 pub(crate) fn router(hub: Arc<Hub>) -> Router {
     Router::new()

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::config::Config;
 use crate::document::{self, Command, Handle, Start};
+use crate::limits::{REOPEN_WAIT_MAX, REOPEN_WAIT_MIN};
 use crate::outbox::Outbox;
 
 /// Opens the store; called at the start, and again after the store failed.
@@ -214,7 +215,7 @@ impl Hub {
     }
 
     async fn recover(self: Arc<Self>) {
-        let mut wait = Duration::from_millis(100);
+        let mut wait = REOPEN_WAIT_MIN;
         // The failed store must let go of its files before they can be opened again.
         if let Err(error) = self.store().close().await {
             tracing::warn!(%error, "closing the failed store");
@@ -234,7 +235,7 @@ impl Hub {
                 Err(error) => {
                     tracing::error!(%error, retry_in = ?wait, "the store does not open");
                     tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(Duration::from_secs(10));
+                    wait = (wait * 2).min(REOPEN_WAIT_MAX);
                 }
             }
         }

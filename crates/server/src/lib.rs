@@ -10,6 +10,7 @@ mod connection;
 mod document;
 mod http;
 mod hub;
+mod limits;
 mod outbox;
 
 use std::future::Future;
