@@ -6,8 +6,8 @@ use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, State};
-use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use highwater_core::limits::FRAME_BYTES_MAX;
@@ -19,32 +19,23 @@ use crate::limits::{PROBE_TIMEOUT, READ_BUFFER_BYTES, WRITE_BUFFER_BYTES};
 
 pub(crate) fn router(hub: Arc<Hub>) -> Router {
     Router::new()
-        .route("/", get(root))
+        .route("/", get(sync))
         .route("/v1/sync", get(sync))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(hub)
 }
 
-/// Clients of automerge-repo connect here; people who look get a page.
-async fn root(
-    State(hub): State<Arc<Hub>>,
-    ConnectInfo(activity): ConnectInfo<Activity>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Response {
-    match upgrade {
-        Ok(upgrade) => accept(hub, activity, upgrade),
-        Err(_) => page(&hub),
-    }
-}
-
+/// Clients of automerge-repo connect here, on either path. Who does not want a WebSocket gets a page at the one and is told what is missing at the other.
 async fn sync(
     State(hub): State<Arc<Hub>>,
     ConnectInfo(activity): ConnectInfo<Activity>,
+    uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     match upgrade {
         Ok(upgrade) => accept(hub, activity, upgrade),
+        Err(_) if uri.path() == "/" => page(&hub),
         Err(rejection) => rejection.into_response(),
     }
 }
