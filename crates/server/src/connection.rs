@@ -17,6 +17,7 @@ use highwater_core::document::PeerInfo;
 use highwater_core::{CloseReason, DocumentId, Input, Session};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, timeout};
+use tungstenite::error::CapacityError;
 
 use crate::activity::Activity;
 use crate::budget::Budget;
@@ -442,5 +443,6 @@ fn retry_hint_ms() -> u128 {
 /// Whether the socket failed because a frame or a message exceeded its limit.
 fn is_too_large(error: &axum::Error) -> bool {
     use std::error::Error;
-    error.source().is_some_and(|source| source.to_string().contains("too long"))
+    let source = error.source().and_then(|source| source.downcast_ref::<tungstenite::Error>());
+    matches!(source, Some(tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. })))
 }
