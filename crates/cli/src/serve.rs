@@ -62,13 +62,19 @@ async fn give_up_on(mut signals: Signals) {
 ///
 /// Unless it names `automerge`, that crate only warns: it opens a span for every change that it reads, and a span that nobody looks
 /// at costs as much as the change.
+///
+/// If standard error is gone, because whoever collected it is, nothing is logged. Complaining about that there would end the task that logs.
 fn start_logging(resolved: &Resolved) {
     let from_environment = || std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|_| !resolved.log_is_set());
     let mut filter = from_environment().unwrap_or_else(|| resolved.settings.log.clone());
     if !filter.contains("automerge") {
         filter.push_str(",automerge=warn");
     }
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .init();
 }
 
 /// Says what went wrong and what can be done about it.
