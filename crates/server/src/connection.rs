@@ -22,7 +22,7 @@ use tungstenite::error::CapacityError;
 use crate::activity::Activity;
 use crate::budget::Budget;
 use crate::document::{Attachment, Command, Handle};
-use crate::hub::{Hub, Phase, Registration};
+use crate::hub::{Hub, Registration, draining};
 use crate::limits::{
     CLOSE_REASON_BYTES_MAX, CLOSE_TIMEOUT, DRAIN_QUIET, DRAIN_READ_MAX, FLUSH_AFTER, READ_TIMEOUT,
     RETRY_AFTER_MAX, RETRY_AFTER_MIN,
@@ -276,14 +276,6 @@ impl Connection {
         }
         // An unanswered close, or none at all, is how a client learns that not all is safe.
         if self.all_settled().await { end } else { End::Broken }
-    }
-}
-
-/// Resolves when the server goes away.
-async fn draining(phase: &mut tokio::sync::watch::Receiver<Phase>) {
-    // The hub outlives the connection, so waiting cannot fail; if it did, there would be nothing to drain into.
-    if phase.wait_for(|phase| *phase == Phase::Draining).await.is_err() {
-        std::future::pending().await
     }
 }
 

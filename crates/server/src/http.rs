@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{ConnectInfo, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use highwater_core::limits::FRAME_BYTES_MAX;
 
 use crate::activity::Activity;
@@ -29,7 +29,7 @@ pub(crate) fn router(hub: Arc<Hub>) -> Router {
 /// Clients of automerge-repo connect here, on either path. Who does not want a WebSocket gets a page at the one and is told what is missing at the other.
 async fn sync(
     State(hub): State<Arc<Hub>>,
-    ConnectInfo(activity): ConnectInfo<Activity>,
+    Extension(activity): Extension<Activity>,
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {

@@ -29,6 +29,14 @@ pub(crate) enum Phase {
     Draining,
 }
 
+/// Resolves when the server goes away.
+pub(crate) async fn draining(phase: &mut watch::Receiver<Phase>) {
+    // The hub outlives whoever waits, so waiting cannot fail; if it did, there would be nothing to drain into.
+    if phase.wait_for(|phase| *phase == Phase::Draining).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// One per server. What is shared is a few tables, each held only for a look-up.
 pub(crate) struct Hub {
     config: Config,

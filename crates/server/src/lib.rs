@@ -3,6 +3,7 @@
 //! [`Server::bind`] opens the store and a socket, [`Server::run`] serves until it is told to stop, and then drains: what was received
 //! is made durable and acknowledged before the connections are closed.
 
+mod accept;
 mod activity;
 mod budget;
 mod config;
@@ -22,7 +23,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use highwater_storage::StoreError;
 use tokio::net::TcpListener;
 
-use activity::{Activity, CountingListener};
 pub use config::Config;
 use hub::Hub;
 pub use hub::OpenStore;
@@ -75,21 +75,20 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
         let Self { hub, listener } = self;
         let deadline = hub.config().drain_deadline;
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = axum::serve(
-            CountingListener(listener),
-            http::router(hub.clone()).into_make_service_with_connect_info::<Activity>(),
-        )
-        .with_graceful_shutdown(async { drop(stopped.await) })
-        .into_future();
-        let serving = tokio::spawn(serving);
-        shutdown.await;
+        let mut accepting = tokio::spawn(accept::run(hub.clone(), listener, http::router(hub.clone())));
+        let accepted = tokio::select! {
+            () = shutdown => None,
+            // It ends by itself only if something in it panicked. A server that takes nobody in any more must not look alive.
+            ended = &mut accepting => Some(ended),
+        };
         tracing::info!("shutting down");
-        // Stops accepting. Requests that are being answered, and connections, go on.
-        drop(stop);
         hub.drain(deadline).await?;
-        serving.abort();
-        Ok(())
+        // The drain ends it, and the address is free again when this returns.
+        let accepted = match accepted {
+            Some(ended) => ended,
+            None => accepting.await,
+        };
+        Ok(accepted.map_err(io::Error::from)?)
     }
 }
 

@@ -5,6 +5,13 @@ use std::time::Duration;
 
 // Sockets.
 
+/// Largest head of an HTTP request, and what is buffered of an answer.
+pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
+/// How long answering a request may take, until the client has read the answer.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long no connection is accepted after accepting one failed, for want of file handles or of memory.
+pub(crate) const ACCEPT_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// Buffer of a WebSocket for reading. Small, like the next one: they are allocated per connection, and nearly all connections are idle.
 pub(crate) const READ_BUFFER_BYTES: usize = 1 << 10;
 /// Buffer of a WebSocket for writing.
@@ -56,6 +63,9 @@ pub(crate) const REOPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 const _: () = {
     assert!(FRAME_BYTES_MIN > 0);
+    // Less is refused by the HTTP library.
+    assert!(REQUEST_HEAD_BYTES_MAX >= 8192);
+    assert!(PROBE_TIMEOUT.as_millis() < ANSWER_TIMEOUT.as_millis());
     assert!(DRAIN_QUIET.as_millis() < DRAIN_READ_MAX.as_millis());
     assert!(RETRY_AFTER_MIN.as_millis() < RETRY_AFTER_MAX.as_millis());
     assert!(REOPEN_WAIT_MIN.as_millis() < REOPEN_WAIT_MAX.as_millis());
