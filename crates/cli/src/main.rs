@@ -2,6 +2,7 @@
 
 mod bench;
 mod doctor;
+mod metrics;
 mod serve;
 mod settings;
 mod system;

@@ -8,6 +8,7 @@ use highwater_server::{OpenStore, Server, ServerError};
 use highwater_storage::{SqliteStore, Store, StoreError};
 use tracing_subscriber::EnvFilter;
 
+use crate::metrics;
 use crate::settings::{Resolved, Settings};
 use crate::system::{self, Signals};
 
@@ -24,8 +25,9 @@ async fn serve(settings: &Settings) -> Result<()> {
     let data_dir = settings.data_dir.clone();
     let open_store: OpenStore =
         Arc::new(move || SqliteStore::open(&data_dir).map(|store| Arc::new(store) as Arc<dyn Store>));
-    let server =
-        Server::bind(settings.config.clone(), open_store).await.map_err(|error| explain(error, settings))?;
+    let render_metrics = metrics::install()?;
+    let bound = Server::bind(settings.config.clone(), open_store).await;
+    let server = bound.map_err(|error| explain(error, settings))?.with_metrics(render_metrics);
     say_that_it_runs(&server, settings)?;
     let shutdown = async move {
         signals.next().await;

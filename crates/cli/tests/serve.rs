@@ -27,6 +27,19 @@ fn an_interrupt_ends_it_in_good_order() {
 }
 
 #[test]
+fn it_shows_what_it_counts() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    // Its probe is no append of changes.
+    assert!(server.get("/readyz").starts_with("HTTP/1.1 200"));
+    let answer = server.get("/metrics");
+    let (head, page) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/plain; version=0.0.4"), "{head}");
+    assert!(page.contains("# TYPE highwater_append_seconds histogram"), "{page}");
+    assert!(page.lines().any(|line| line == "highwater_connections_opened_total 0"), "{page}");
+}
+
+#[test]
 fn a_second_server_is_kept_out_of_the_folder() {
     let folder = tempdir().unwrap();
     let _server = Server::start(folder.path());

@@ -55,7 +55,7 @@ impl Door {
         let stream = loop {
             match listener.accept().await {
                 Ok((stream, _)) => break stream,
-                Err(error) => after_failed_accept(&error).await,
+                Err(error) => self.after_failed_accept(&error).await,
             }
         };
         // Acknowledgements are small, and waiting to fill a packet would delay each.
@@ -69,14 +69,24 @@ impl Door {
     /// who have something to ask, such as whether the server is well.
     async fn admit(&self, stream: TcpStream) -> CountingStream {
         if let Ok(place) = self.sockets.clone().try_acquire_owned() {
-            return CountingStream::new(stream, Some(place));
+            return CountingStream::new(stream, Some(place), self.hub.metrics().clone());
         }
         self.silent.notify_one();
         // The semaphore is never closed; without a place there would only be one more.
         let place: Option<OwnedSemaphorePermit> = self.sockets.clone().acquire_owned().await.ok();
         // If nobody was silent, the wish is still there. It must not hit one who comes later.
         let _ = self.silent.notified().now_or_never();
-        CountingStream::new(stream, place)
+        CountingStream::new(stream, place, self.hub.metrics().clone())
+    }
+
+    /// A client that is gone again is no reason to wait. Too many open files, or too little memory, pass.
+    async fn after_failed_accept(&self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+        if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+            self.hub.metrics().accept_failures.increment(1);
+            tracing::error!(%error, retry_in = ?ACCEPT_RETRY_AFTER, "cannot accept connections");
+            sleep(ACCEPT_RETRY_AFTER).await;
+        }
     }
 
     /// Serves one request, or hands the socket over to a WebSocket's task.
@@ -101,8 +111,8 @@ impl Door {
         tokio::select! {
             _ = &mut http => return,
             _ = asked => {}
-            () = sleep(self.hub.config().request_timeout) => return,
-            () = self.silent.notified() => return,
+            () = sleep(self.hub.config().request_timeout) => return self.hub.metrics().sockets_given_up.increment(1),
+            () = self.silent.notified() => return self.hub.metrics().sockets_given_up.increment(1),
             () = draining(&mut phase) => return,
         }
         // An answer that nobody reads is not waited for. What is wrong with a socket is of interest to nobody here.
@@ -116,13 +126,4 @@ fn last_answer(mut answer: Response<Body>) -> Response<Body> {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
-}
-
-/// A client that is gone again is no reason to wait. Too many open files, or too little memory, pass.
-async fn after_failed_accept(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-        tracing::error!(%error, retry_in = ?ACCEPT_RETRY_AFTER, "cannot accept connections");
-        sleep(ACCEPT_RETRY_AFTER).await;
-    }
 }

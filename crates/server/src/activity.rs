@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::metrics::Metrics;
+
 /// How many bytes have passed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Activity(Arc<Counts>);
@@ -36,18 +38,26 @@ impl Activity {
 pub(crate) struct CountingStream {
     stream: TcpStream,
     activity: Activity,
+    metrics: Arc<Metrics>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl CountingStream {
     /// `place` is given back when the connection is closed.
-    pub(crate) fn new(stream: TcpStream, place: Option<OwnedSemaphorePermit>) -> Self {
-        Self { stream, activity: Activity::default(), _place: place }
+    pub(crate) fn new(stream: TcpStream, place: Option<OwnedSemaphorePermit>, metrics: Arc<Metrics>) -> Self {
+        metrics.sockets.increment(1);
+        Self { stream, activity: Activity::default(), metrics, _place: place }
     }
 
     /// What passes through it.
     pub(crate) fn activity(&self) -> Activity {
         self.activity.clone()
+    }
+}
+
+impl Drop for CountingStream {
+    fn drop(&mut self) {
+        self.metrics.sockets.decrement(1);
     }
 }
 
@@ -61,6 +71,7 @@ impl AsyncRead for CountingStream {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let count = buffer.filled().len() - before;
         self.activity.0.read.fetch_add(count as u64, Ordering::Relaxed);
+        self.metrics.bytes_received.increment(count as u64);
         polled
     }
 }
@@ -69,6 +80,7 @@ impl CountingStream {
     fn count(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = polled {
             self.activity.0.written.fetch_add(count as u64, Ordering::Relaxed);
+            self.metrics.bytes_sent.increment(count as u64);
         }
         polled
     }

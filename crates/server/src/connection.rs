@@ -27,6 +27,7 @@ use crate::limits::{
     CLOSE_REASON_BYTES_MAX, CLOSE_TIMEOUT, DRAIN_QUIET, DRAIN_READ_MAX, FLUSH_AFTER, READ_TIMEOUT,
     RETRY_AFTER_MAX, RETRY_AFTER_MIN,
 };
+use crate::metrics::{Ended, Metrics};
 use crate::outbox::{self, Outbox, OutboxReceiver};
 
 struct Connection {
@@ -56,11 +57,12 @@ enum End {
 /// Serves a WebSocket until it ends.
 pub(crate) async fn serve(hub: Arc<Hub>, activity: Activity, mut socket: WebSocket) {
     let config = hub.config();
+    hub.metrics().connections_opened.increment(1);
     let (outbox, frames) = outbox::channel(config.send_queue_bytes_max);
     let session = Session::new(hub.peer_id().clone(), hub.storage_id().clone());
     let registration = match hub.register(outbox.clone()) {
         Ok(registration) => registration,
-        Err(reason) => return Box::pin(close(&mut socket, &session, &reason)).await,
+        Err(reason) => return Box::pin(close(&mut socket, &session, &reason, hub.metrics())).await,
     };
     let budget = Budget::new(config.receive_queue_bytes_max);
     let (documents, is_paused) = (HashMap::new(), Arc::default());
@@ -99,17 +101,20 @@ impl Connection {
     }
 
     async fn end(&self, socket: &mut WebSocket, frames: &mut OutboxReceiver, end: End) {
+        let metrics = self.hub.metrics();
         match end {
-            End::Broken => {}
+            End::Broken => metrics.connection_ended(Ended::Broken),
             End::Closed => self.answer_close(socket, frames).await,
             // It says that all is durable, as the answer to a close does.
-            End::Ours(CloseReason::Left) if !self.settle(frames).await => {}
+            End::Ours(CloseReason::Left) if !self.settle(frames).await => {
+                metrics.connection_ended(Ended::Unanswered);
+            }
             End::Ours(reason) => {
                 if reason != CloseReason::NotReading {
                     // What was said before the reason to close came up is still worth hearing.
                     let _ = timeout(CLOSE_TIMEOUT, write_rest(socket, frames)).await;
                 }
-                close(socket, &self.session, &reason).await;
+                close(socket, &self.session, &reason, metrics).await;
             }
         }
     }
@@ -118,7 +123,10 @@ impl Connection {
     async fn answer_close(&self, socket: &mut WebSocket, frames: &OutboxReceiver) {
         // The answer is queued in the socket since the close frame was read. If not all is durable it is not given.
         if self.settle(frames).await {
+            self.hub.metrics().connection_ended(Ended::Closed);
             let _ = timeout(CLOSE_TIMEOUT, socket.flush()).await;
+        } else {
+            self.hub.metrics().connection_ended(Ended::Unanswered);
         }
     }
 
@@ -163,7 +171,7 @@ impl Connection {
     }
 
     async fn handle_frame(&mut self, frame: Bytes) -> Result<(), CloseReason> {
-        metrics::counter!("highwater_frames_received_total").increment(1);
+        self.hub.metrics().frames_received.increment(1);
         let taken = self.budget.take(frame.len());
         match self.session.handle_frame(&frame)? {
             Input::Joined { reply } => self.joined(reply).await?,
@@ -184,7 +192,7 @@ impl Connection {
                 self.send(document, Command::RemoteHeads(self.registration.id, heads, taken));
             }
             Input::Leave => return Err(CloseReason::Left),
-            Input::Nothing => {}
+            Input::Nothing => self.hub.metrics().frames_ignored.increment(1),
         }
         Ok(())
     }
@@ -379,8 +387,8 @@ where
 }
 
 /// Says why, if the peer did something wrong, and closes with the code for it.
-async fn close(socket: &mut WebSocket, session: &Session, reason: &CloseReason) {
-    metrics::counter!("highwater_connections_closed_total", "reason" => reason.label()).increment(1);
+async fn close(socket: &mut WebSocket, session: &Session, reason: &CloseReason, metrics: &Metrics) {
+    metrics.connection_closed(reason.label());
     tracing::info!(peer = session.peer().map(tracing::field::display), %reason, code = reason.close_code(), "closing connection");
     let closing = async {
         if reason.is_peer_fault() {

@@ -12,18 +12,22 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use highwater_core::limits::FRAME_BYTES_MAX;
 
+use crate::RenderMetrics;
 use crate::activity::Activity;
 use crate::connection;
 use crate::hub::{Hub, Phase};
 use crate::limits::{PROBE_TIMEOUT, READ_BUFFER_BYTES, WRITE_BUFFER_BYTES};
 
-pub(crate) fn router(hub: Arc<Hub>) -> Router {
-    Router::new()
+pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>) -> Router {
+    let mut router = Router::new()
         .route("/", get(sync))
         .route("/v1/sync", get(sync))
         .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .with_state(hub)
+        .route("/readyz", get(readyz));
+    if let Some(render) = render_metrics {
+        router = router.route("/metrics", get(async move || metrics(render())));
+    }
+    router.with_state(hub)
 }
 
 /// Clients of automerge-repo connect here, on either path. Who does not want a WebSocket gets a page at the one and is told what is missing at the other.
@@ -82,6 +86,11 @@ async fn readyz(State(hub): State<Arc<Hub>>) -> Response {
         Phase::Draining => "not ready: shutting down\n".to_owned(),
     };
     plain(StatusCode::SERVICE_UNAVAILABLE, problem)
+}
+
+fn metrics(text: String) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")], text)
+        .into_response()
 }
 
 fn plain(status: StatusCode, text: String) -> Response {

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::config::Config;
 use crate::document::{self, Command, Handle, Start};
 use crate::limits::{REOPEN_WAIT_MAX, REOPEN_WAIT_MIN};
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 
 /// Opens the store; called at the start, and again after the store failed.
@@ -47,6 +48,7 @@ pub(crate) struct Hub {
     /// Sent to when all open documents must be dropped.
     discard: watch::Sender<()>,
     tables: Mutex<Tables>,
+    metrics: Arc<Metrics>,
     next_connection: AtomicU64,
     next_task: AtomicU64,
     unpacking: Arc<Semaphore>,
@@ -95,6 +97,7 @@ impl Hub {
             phase: watch::Sender::new(Phase::Serving),
             discard: watch::Sender::new(()),
             tables: Mutex::new(tables),
+            metrics: Arc::new(Metrics::new()),
             next_connection: AtomicU64::new(0),
             next_task: AtomicU64::new(0),
             unpacking: Arc::new(Semaphore::new(unpacking)),
@@ -105,6 +108,10 @@ impl Hub {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The id by which clients know this server.
@@ -150,7 +157,7 @@ impl Hub {
         }
         tables.connections.insert(id, outbox);
         self.connections.fetch_add(1, Ordering::Relaxed);
-        metrics::gauge!("highwater_connections").increment(1);
+        self.metrics.connections.increment(1);
         Ok(Registration { hub: self.clone(), id, peer: None })
     }
 
@@ -208,7 +215,7 @@ impl Hub {
         });
         if first {
             tracing::error!(%error, "the store failed; clients are sent away until it has been opened again");
-            metrics::counter!("highwater_store_failures_total").increment(1);
+            self.metrics.store_failures.increment(1);
             self.drop_all(&CloseReason::StoreFailed);
             tokio::spawn(self.clone().recover());
         }
@@ -326,6 +333,6 @@ impl Drop for Registration {
         drop(tables);
         self.hub.connections.fetch_sub(1, Ordering::Release);
         self.hub.connection_ended.send_replace(());
-        metrics::gauge!("highwater_connections").decrement(1);
+        self.hub.metrics.connections.decrement(1);
     }
 }

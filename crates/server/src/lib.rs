@@ -12,6 +12,7 @@ mod document;
 mod http;
 mod hub;
 mod limits;
+mod metrics;
 mod outbox;
 
 use std::future::Future;
@@ -31,7 +32,11 @@ pub use hub::OpenStore;
 pub struct Server {
     hub: Arc<Hub>,
     listener: TcpListener,
+    render_metrics: Option<RenderMetrics>,
 }
+
+/// Writes all metrics down in Prometheus's text format.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Why a server does not start, or did not stop as it should.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +63,21 @@ impl Server {
     ///
     /// `open_store` is called once now, and again whenever the store failed: nothing is acknowledged between a failure and the
     /// store being opened and read anew.
+    ///
+    /// The server counts with the `metrics` crate and installs no recorder. Whoever wants the numbers installs one before this.
     pub async fn bind(config: Config, open_store: OpenStore) -> Result<Self, ServerError> {
         let address = config.listen;
         let hub = Hub::new(config, open_store)?;
         let listener =
             TcpListener::bind(address).await.map_err(|error| ServerError::Listen { address, error })?;
-        Ok(Self { hub, listener })
+        Ok(Self { hub, listener, render_metrics: None })
+    }
+
+    /// Answers `GET /metrics` with what `render` returns. Without this there is no such path.
+    #[must_use]
+    pub fn with_metrics(mut self, render: RenderMetrics) -> Self {
+        self.render_metrics = Some(render);
+        self
     }
 
     /// Where it listens; with the port that was chosen if 0 was asked for.
@@ -73,9 +87,10 @@ impl Server {
 
     /// Serves until `shutdown` resolves, then drains within the configured deadline and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
-        let Self { hub, listener } = self;
+        let Self { hub, listener, render_metrics } = self;
         let deadline = hub.config().drain_deadline;
-        let mut accepting = tokio::spawn(accept::run(hub.clone(), listener, http::router(hub.clone())));
+        let router = http::router(hub.clone(), render_metrics);
+        let mut accepting = tokio::spawn(accept::run(hub.clone(), listener, router));
         let accepted = tokio::select! {
             () = shutdown => None,
             // It ends by itself only if something in it panicked. A server that takes nobody in any more must not look alive.
