@@ -108,12 +108,17 @@ impl Door {
             .serve_connection(TokioIo::new(stream), service);
         let mut http = pin!(http.with_upgrades());
         let mut phase = self.hub.phase();
-        tokio::select! {
+        let is_given_up = tokio::select! {
+            // In this order: who has just asked is served.
+            biased;
             _ = &mut http => return,
-            _ = asked => {}
-            () = sleep(self.hub.config().request_timeout) => return self.hub.metrics().sockets_given_up.increment(1),
-            () = self.silent.notified() => return self.hub.metrics().sockets_given_up.increment(1),
+            _ = asked => false,
+            () = sleep(self.hub.config().request_timeout) => true,
+            () = self.silent.notified() => true,
             () = draining(&mut phase) => return,
+        };
+        if is_given_up {
+            return self.hub.metrics().sockets_given_up.increment(1);
         }
         // An answer that nobody reads is not waited for. What is wrong with a socket is of interest to nobody here.
         let _ = timeout(ANSWER_TIMEOUT, http).await;

@@ -3,9 +3,11 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::*;
 use highwater_core::wire::Body;
+use highwater_server::Config;
 use highwater_storage::MemoryStore;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -15,10 +17,10 @@ fn recorder() -> PrometheusRecorder {
 }
 
 /// A server that counts with `recorder`, which must be this thread's.
-async fn server(recorder: &PrometheusRecorder) -> TestServer {
+async fn server(recorder: &PrometheusRecorder, config: Config) -> TestServer {
     let handle = recorder.handle();
     let open_store = always(Arc::new(MemoryStore::new()));
-    TestServer::start_with(config(), open_store, |server| {
+    TestServer::start_with(config, open_store, |server| {
         server.with_metrics(Arc::new(move || handle.render()))
     })
     .await
@@ -45,7 +47,7 @@ async fn reaches(server: &TestServer, name: &str, expected: f64) {
 async fn work_is_counted() {
     let recorder = recorder();
     let _installed = metrics::set_default_local_recorder(&recorder);
-    let server = server(&recorder).await;
+    let server = server(&recorder, config()).await;
     let mut client = Client::open(&server, "a", document(1)).await;
     for n in 0..3 {
         client.edit("n", n);
@@ -70,7 +72,7 @@ async fn work_is_counted() {
 async fn ends_are_counted_by_reason() {
     let recorder = recorder();
     let _installed = metrics::set_default_local_recorder(&recorder);
-    let server = server(&recorder).await;
+    let server = server(&recorder, config()).await;
     let mut closes = server.join("closes").await;
     closes.stream.close(None).await.unwrap();
     closes.closed().await;
@@ -85,6 +87,16 @@ async fn ends_are_counted_by_reason() {
     assert_eq!(value(&server, "highwater_connections_opened_total").await, 3.0);
     reaches(&server, "highwater_connections", 0.0).await;
     reaches(&server, "highwater_sockets", 1.0).await;
+}
+
+#[tokio::test]
+async fn sockets_that_ask_for_nothing_are_counted() {
+    let recorder = recorder();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let config = Config { request_timeout: Duration::from_millis(50), ..config() };
+    let server = server(&recorder, config).await;
+    let _silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    reaches(&server, "highwater_sockets_given_up_total", 1.0).await;
 }
 
 #[tokio::test]
