@@ -2,6 +2,8 @@
 
 mod bench;
 mod doctor;
+
+mod metrics;
 mod repair;
 mod serve;
 mod settings;

@@ -8,6 +8,7 @@ use highwater_server::{OpenStore, Server, ServerError};
 use highwater_storage::{SqliteStore, Store, StoreError};
 use tracing_subscriber::EnvFilter;
 
+use crate::metrics;
 use crate::settings::{Resolved, Settings};
 use crate::system::{self, Signals};
 
@@ -24,8 +25,9 @@ async fn serve(settings: &Settings) -> Result<()> {
     let data_dir = settings.data_dir.clone();
     let open_store: OpenStore =
         Arc::new(move || SqliteStore::open(&data_dir).map(|store| Arc::new(store) as Arc<dyn Store>));
-    let server =
-        Server::bind(settings.config.clone(), open_store).await.map_err(|error| explain(error, settings))?;
+    let render_metrics = metrics::install()?;
+    let bound = Server::bind(settings.config.clone(), open_store).await;
+    let server = bound.map_err(|error| explain(error, settings))?.with_metrics(render_metrics);
     say_that_it_runs(&server, settings)?;
     let shutdown = async move {
         signals.next().await;
@@ -62,13 +64,19 @@ async fn give_up_on(mut signals: Signals) {
 ///
 /// Unless it names `automerge`, that crate only warns: it opens a span for every change that it reads, and a span that nobody looks
 /// at costs as much as the change.
+///
+/// If standard error is gone, because whoever collected it is, nothing is logged. Complaining about that there would end the task that logs.
 fn start_logging(resolved: &Resolved) {
     let from_environment = || std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|_| !resolved.log_is_set());
     let mut filter = from_environment().unwrap_or_else(|| resolved.settings.log.clone());
     if !filter.contains("automerge") {
         filter.push_str(",automerge=warn");
     }
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .init();
 }
 
 /// Says what went wrong and what can be done about it.

@@ -7,7 +7,7 @@ use std::fs;
 use common::{highwater, run, stderr, stdout};
 use tempfile::tempdir;
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 13] = [
     "listen",
     "data-dir",
     "open-to-network",
@@ -15,8 +15,10 @@ const NAMES: [&str; 11] = [
     "drain-deadline",
     "idle-document-after",
     "ping-interval",
+    "request-timeout",
     "join-timeout",
     "connections-max",
+    "http-sockets-max",
     "send-queue-bytes-max",
     "receive-queue-bytes-max",
 ];

@@ -1,4 +1,4 @@
-//! Every limit of the core and the server, in one place. Sizes are in bytes unless the name says otherwise.
+//! Every limit of the core, in one place; the server has its own beside these. Sizes are in bytes unless the name says otherwise.
 
 /// Longest peer id, storage id or session id.
 pub const ID_BYTES_MAX: usize = 256;

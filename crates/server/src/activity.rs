@@ -3,16 +3,16 @@
 //! A large message on a slow path takes longer than a ping may. Whether the other side is alive is told by bytes, not by messages.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::metrics::Metrics;
 
 /// How many bytes have passed.
 #[derive(Debug, Clone, Default)]
@@ -34,37 +34,30 @@ impl Activity {
     }
 }
 
-/// A listener whose connections count.
-pub(crate) struct CountingListener(pub(crate) TcpListener);
-
 /// A connection that counts.
 pub(crate) struct CountingStream {
     stream: TcpStream,
     activity: Activity,
+    metrics: Arc<Metrics>,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
-impl Listener for CountingListener {
-    type Io = CountingStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (CountingStream, SocketAddr) {
-        // axum's own retries what fails in passing, such as too many open files.
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        // Acknowledgements are small, and waiting to fill a packet would delay each.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
-        }
-        (CountingStream { stream, activity: Activity::default() }, address)
+impl CountingStream {
+    /// `place` is given back when the connection is closed.
+    pub(crate) fn new(stream: TcpStream, place: Option<OwnedSemaphorePermit>, metrics: Arc<Metrics>) -> Self {
+        metrics.sockets.increment(1);
+        Self { stream, activity: Activity::default(), metrics, _place: place }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+    /// What passes through it.
+    pub(crate) fn activity(&self) -> Activity {
+        self.activity.clone()
     }
 }
 
-impl Connected<IncomingStream<'_, CountingListener>> for Activity {
-    fn connect_info(stream: IncomingStream<'_, CountingListener>) -> Self {
-        stream.io().activity.clone()
+impl Drop for CountingStream {
+    fn drop(&mut self) {
+        self.metrics.sockets.decrement(1);
     }
 }
 
@@ -78,6 +71,7 @@ impl AsyncRead for CountingStream {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let count = buffer.filled().len() - before;
         self.activity.0.read.fetch_add(count as u64, Ordering::Relaxed);
+        self.metrics.bytes_received.increment(count as u64);
         polled
     }
 }
@@ -86,6 +80,7 @@ impl CountingStream {
     fn count(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = polled {
             self.activity.0.written.fetch_add(count as u64, Ordering::Relaxed);
+            self.metrics.bytes_sent.increment(count as u64);
         }
         polled
     }

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Frames count for at least so much: a small one costs memory too.
-const FRAME_BYTES_MIN: usize = 512;
+use crate::limits::FRAME_BYTES_MIN;
 
 /// Counts bytes. Taking never waits, so that what was read is always handed on; reading more does.
 #[derive(Debug, Clone)]

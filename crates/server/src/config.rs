@@ -10,6 +10,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How often clients are pinged. One that lets two pings pass without a sign of life is dropped.
     pub ping_interval: Duration,
+    /// How long a client may take to send the head of its HTTP request. Every connection begins with one.
+    pub request_timeout: Duration,
     /// How long a connection may take until it has joined.
     pub join_timeout: Duration,
     /// How long a document that nobody has open stays in memory.
@@ -18,6 +20,9 @@ pub struct Config {
     pub drain_deadline: Duration,
     /// How many connections are taken at once.
     pub connections_max: usize,
+    /// How many sockets may be open beyond that many: for health checks, for clients that are being let in, and for those that are
+    /// turned away. If all are in use, the one goes that has been silent longest; if none is silent, newcomers wait.
+    pub http_sockets_max: usize,
     /// How many bytes may wait to be sent to one client. One that falls behind further is disconnected, and synchronises anew.
     pub send_queue_bytes_max: usize,
     /// How many bytes received from one client may wait to be stored before no more is read from it.
@@ -29,10 +34,12 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 3030)),
             ping_interval: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(10),
             join_timeout: Duration::from_secs(10),
             idle_document_after: Duration::from_secs(30),
             drain_deadline: Duration::from_secs(20),
             connections_max: 50_000,
+            http_sockets_max: 1_024,
             send_queue_bytes_max: 64 << 20,
             receive_queue_bytes_max: 16 << 20,
         }

@@ -17,25 +17,18 @@ use highwater_core::document::PeerInfo;
 use highwater_core::{CloseReason, DocumentId, Input, Session};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, timeout};
+use tungstenite::error::CapacityError;
 
 use crate::activity::Activity;
 use crate::budget::Budget;
 use crate::document::{Attachment, Command, Handle};
-use crate::hub::{Hub, Phase, Registration};
+use crate::hub::{Hub, Registration, draining};
+use crate::limits::{
+    CLOSE_REASON_BYTES_MAX, CLOSE_TIMEOUT, DRAIN_QUIET, DRAIN_READ_MAX, FLUSH_AFTER, READ_TIMEOUT,
+    RETRY_AFTER_MAX, RETRY_AFTER_MIN,
+};
+use crate::metrics::{Ended, Metrics};
 use crate::outbox::{self, Outbox, OutboxReceiver};
-
-/// Frames written before they are flushed.
-const FLUSH_AFTER: usize = 32;
-/// How long a close may take when the peer does not play along.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a peer has to read what was sent, before a close follows.
-const READ_TIMEOUT: Duration = Duration::from_secs(1);
-/// A socket from which nothing came for so long is taken as read empty.
-const DRAIN_QUIET: Duration = Duration::from_millis(20);
-/// How long a draining connection may go on sending.
-const DRAIN_READ_MAX: Duration = Duration::from_millis(500);
-/// Reasons are cut to what fits into a close frame.
-const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 struct Connection {
     hub: Arc<Hub>,
@@ -64,11 +57,12 @@ enum End {
 /// Serves a WebSocket until it ends.
 pub(crate) async fn serve(hub: Arc<Hub>, activity: Activity, mut socket: WebSocket) {
     let config = hub.config();
+    hub.metrics().connections_opened.increment(1);
     let (outbox, frames) = outbox::channel(config.send_queue_bytes_max);
     let session = Session::new(hub.peer_id().clone(), hub.storage_id().clone());
     let registration = match hub.register(outbox.clone()) {
         Ok(registration) => registration,
-        Err(reason) => return Box::pin(close(&mut socket, &session, &reason)).await,
+        Err(reason) => return Box::pin(close(&mut socket, &session, &reason, hub.metrics())).await,
     };
     let budget = Budget::new(config.receive_queue_bytes_max);
     let (documents, is_paused) = (HashMap::new(), Arc::default());
@@ -107,17 +101,20 @@ impl Connection {
     }
 
     async fn end(&self, socket: &mut WebSocket, frames: &mut OutboxReceiver, end: End) {
+        let metrics = self.hub.metrics();
         match end {
-            End::Broken => {}
+            End::Broken => metrics.connection_ended(Ended::Broken),
             End::Closed => self.answer_close(socket, frames).await,
             // It says that all is durable, as the answer to a close does.
-            End::Ours(CloseReason::Left) if !self.settle(frames).await => {}
+            End::Ours(CloseReason::Left) if !self.settle(frames).await => {
+                metrics.connection_ended(Ended::Unanswered);
+            }
             End::Ours(reason) => {
                 if reason != CloseReason::NotReading {
                     // What was said before the reason to close came up is still worth hearing.
                     let _ = timeout(CLOSE_TIMEOUT, write_rest(socket, frames)).await;
                 }
-                close(socket, &self.session, &reason).await;
+                close(socket, &self.session, &reason, metrics).await;
             }
         }
     }
@@ -126,7 +123,10 @@ impl Connection {
     async fn answer_close(&self, socket: &mut WebSocket, frames: &OutboxReceiver) {
         // The answer is queued in the socket since the close frame was read. If not all is durable it is not given.
         if self.settle(frames).await {
+            self.hub.metrics().connection_ended(Ended::Closed);
             let _ = timeout(CLOSE_TIMEOUT, socket.flush()).await;
+        } else {
+            self.hub.metrics().connection_ended(Ended::Unanswered);
         }
     }
 
@@ -171,7 +171,7 @@ impl Connection {
     }
 
     async fn handle_frame(&mut self, frame: Bytes) -> Result<(), CloseReason> {
-        metrics::counter!("highwater_frames_received_total").increment(1);
+        self.hub.metrics().frames_received.increment(1);
         let taken = self.budget.take(frame.len());
         match self.session.handle_frame(&frame)? {
             Input::Joined { reply } => self.joined(reply).await?,
@@ -192,7 +192,7 @@ impl Connection {
                 self.send(document, Command::RemoteHeads(self.registration.id, heads, taken));
             }
             Input::Leave => return Err(CloseReason::Left),
-            Input::Nothing => {}
+            Input::Nothing => self.hub.metrics().frames_ignored.increment(1),
         }
         Ok(())
     }
@@ -284,14 +284,6 @@ impl Connection {
         }
         // An unanswered close, or none at all, is how a client learns that not all is safe.
         if self.all_settled().await { end } else { End::Broken }
-    }
-}
-
-/// Resolves when the server goes away.
-async fn draining(phase: &mut tokio::sync::watch::Receiver<Phase>) {
-    // The hub outlives the connection, so waiting cannot fail; if it did, there would be nothing to drain into.
-    if phase.wait_for(|phase| *phase == Phase::Draining).await.is_err() {
-        std::future::pending().await
     }
 }
 
@@ -395,8 +387,8 @@ where
 }
 
 /// Says why, if the peer did something wrong, and closes with the code for it.
-async fn close(socket: &mut WebSocket, session: &Session, reason: &CloseReason) {
-    metrics::counter!("highwater_connections_closed_total", "reason" => reason.label()).increment(1);
+async fn close(socket: &mut WebSocket, session: &Session, reason: &CloseReason, metrics: &Metrics) {
+    metrics.connection_closed(reason.label());
     tracing::info!(peer = session.peer().map(tracing::field::display), %reason, code = reason.close_code(), "closing connection");
     let closing = async {
         if reason.is_peer_fault() {
@@ -435,7 +427,6 @@ async fn until_read(socket: &mut WebSocket) {
 
 fn close_frame(reason: &CloseReason) -> CloseFrame {
     let mut text = match reason {
-        // Clients come back at different times, not all at once.
         CloseReason::ShuttingDown => format!("{reason}; retry in {} ms", retry_hint_ms()),
         _ => reason.to_string(),
     };
@@ -443,14 +434,15 @@ fn close_frame(reason: &CloseReason) -> CloseFrame {
     CloseFrame { code: reason.close_code(), reason: Utf8Bytes::from(text) }
 }
 
-/// Between half a second and five seconds.
-fn retry_hint_ms() -> u64 {
+fn retry_hint_ms() -> u128 {
     use std::hash::{BuildHasher, RandomState};
-    500 + RandomState::new().hash_one(0) % 4_500
+    let range = (RETRY_AFTER_MAX - RETRY_AFTER_MIN).as_millis();
+    RETRY_AFTER_MIN.as_millis() + u128::from(RandomState::new().hash_one(0)) % range
 }
 
 /// Whether the socket failed because a frame or a message exceeded its limit.
 fn is_too_large(error: &axum::Error) -> bool {
     use std::error::Error;
-    error.source().is_some_and(|source| source.to_string().contains("too long"))
+    let source = error.source().and_then(|source| source.downcast_ref::<tungstenite::Error>());
+    matches!(source, Some(tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. })))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either, pending};
@@ -13,22 +13,14 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use highwater_core::change::{self, Change, ChunkError};
 use highwater_core::document::{AppendId, ConnectionId, Effect, Outgoing, PeerInfo, UploadId};
 use highwater_core::wire::{Body, Ephemeral, Message, RemoteHeads, encode_sync};
-use highwater_core::{CloseReason, Document, DocumentId, PeerId, StorageId};
+use highwater_core::{CloseReason, Document, DocumentId, PeerId, Record, StorageId};
 use highwater_storage::{Store, StoreError, StoreFuture, StoredDocument};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::budget::Taken;
 use crate::hub::Hub;
+use crate::limits::{BATCH, BLANK_IDLE_AFTER, REFUSED_CHECK_INTERVAL, RESTORE_INLINE_MAX};
 use crate::outbox::Outbox;
-
-/// Restoring more changes than this happens on the blocking pool.
-const RESTORE_INLINE_MAX: usize = 64;
-/// How long a document stays of which nothing is stored.
-const BLANK_IDLE_AFTER: Duration = Duration::from_millis(100);
-/// How often a document that cannot be read looks for somebody else to tell.
-const REFUSED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// How many messages are taken from the mailbox before answers are made: the more, the fewer answers.
-const BATCH: usize = 64;
 
 /// What can be asked of a document.
 pub(crate) enum Command {
@@ -84,8 +76,15 @@ struct Task {
     /// What has been judged and waits for the appends that were on their way then, in order.
     ending: VecDeque<(AppendId, Unsettled)>,
     /// On their way to disk, in order; only the first one is waited for.
-    appends: VecDeque<(AppendId, StoreFuture<()>)>,
+    appends: VecDeque<Append>,
     unpacking: FuturesUnordered<BoxFuture<'static, Unpacked>>,
+}
+
+/// What was handed to the store.
+struct Append {
+    id: AppendId,
+    asked: Instant,
+    stored: StoreFuture<()>,
 }
 
 /// What a connection sent, and who waits for it to be durable.
@@ -123,13 +122,13 @@ pub(crate) async fn run(hub: Arc<Hub>, start: Start) {
         Ok(document) => document,
         Err(error) => return Box::pin(refuse(&hub, id, number, mailbox, discarded, &error)).await,
     };
-    metrics::gauge!("highwater_documents_open").increment(1);
+    hub.metrics().documents_open.increment(1);
     let (id_text, attached, appends) = (id.to_string(), HashMap::new(), VecDeque::new());
     let (unsettled, ending, unpacking) = (HashMap::new(), VecDeque::new(), FuturesUnordered::new());
     let mut task =
         Task { hub, number, store, document, id_text, attached, unsettled, ending, appends, unpacking };
     let end = task.serve(&mut mailbox, &mut discarded).await;
-    metrics::gauge!("highwater_documents_open").decrement(1);
+    task.hub.metrics().documents_open.decrement(1);
     if let End::StoreFailed(error) = end {
         task.document.handle_append_failed();
         task.hub.store_failed(&task.store, &error);
@@ -162,7 +161,7 @@ async fn refuse(
     error: &str,
 ) {
     tracing::error!(document = %id, %error, "cannot read document");
-    metrics::counter!("highwater_documents_unreadable_total").increment(1);
+    hub.metrics().documents_unreadable.increment(1);
     loop {
         while let Ok(command) = mailbox.try_recv() {
             if let Command::Attach(_, attachment) = command {
@@ -195,7 +194,7 @@ impl Task {
             let idle =
                 if is_idle { Either::Left(tokio::time::sleep(idle_after)) } else { Either::Right(pending()) };
             let append = match self.appends.front_mut() {
-                Some((_, append)) => Either::Left(append),
+                Some(append) => Either::Left(&mut append.stored),
                 None => Either::Right(pending()),
             };
             tokio::select! {
@@ -207,12 +206,10 @@ impl Task {
                     commands.drain(..).for_each(|command| self.handle(command));
                 }
                 result = append => {
-                    let appended = self.appends.pop_front();
-                    match (result, appended) {
-                        (Ok(()), Some((id, _))) => self.document.handle_appended(id),
-                        (Err(error), _) => return End::StoreFailed(error),
-                        (Ok(()), None) => {}
+                    if let Err(error) = result {
+                        return End::StoreFailed(error);
                     }
+                    self.appended();
                 }
                 Some((upload, unpacked)) = self.unpacking.next() => self.document.handle_unpacked(upload, unpacked),
                 () = idle => {
@@ -224,6 +221,14 @@ impl Task {
             }
             self.carry_out();
             self.settle();
+        }
+    }
+
+    /// The append that was waited for is durable.
+    fn appended(&mut self) {
+        if let Some(append) = self.appends.pop_front() {
+            self.hub.metrics().append_seconds.record(append.asked.elapsed());
+            self.document.handle_appended(append.id);
         }
     }
 
@@ -267,14 +272,20 @@ impl Task {
         while let Some(effect) = self.document.poll_effect() {
             match effect {
                 Effect::Append { id, records } => {
-                    metrics::counter!("highwater_changes_received_total").increment(records.len() as u64);
-                    self.appends.push_back((id, self.store.append(self.document.id(), records)));
+                    self.append(id, records);
                 }
                 Effect::Unpack { upload, chunks } => self.unpack(upload, chunks),
                 Effect::Send { connection, outgoing } => self.send(connection, outgoing),
                 Effect::Close { connection, fault } => self.close(connection, fault),
             }
         }
+    }
+
+    fn append(&mut self, id: AppendId, records: Vec<Record>) {
+        let changes = records.iter().filter(|record| matches!(record, Record::Change { .. })).count();
+        self.hub.metrics().changes_received.increment(changes as u64);
+        let asked = Instant::now();
+        self.appends.push_back(Append { id, asked, stored: self.store.append(self.document.id(), records) });
     }
 
     fn unpack(&mut self, upload: UploadId, chunks: Vec<Bytes>) {
@@ -289,6 +300,9 @@ impl Task {
     }
 
     fn send(&self, connection: ConnectionId, outgoing: Outgoing) {
+        if let Outgoing::Rejected(changes) = &outgoing {
+            self.hub.metrics().changes_refused.increment(changes.len() as u64);
+        }
         let Some(attached) = self.attached.get(&connection) else { return };
         if let Some(frame) = self.encode(attached, outgoing) {
             attached.outbox.send(frame);
@@ -307,7 +321,6 @@ impl Task {
             Outgoing::Ephemeral { sender, ephemeral } => (sender, Body::Ephemeral(ephemeral)),
             Outgoing::RemoteHeads(heads) => (ours.clone(), Body::RemoteHeadsChanged { document, heads }),
             Outgoing::Rejected(changes) => {
-                metrics::counter!("highwater_changes_refused_total").increment(changes.len() as u64);
                 for change in &changes {
                     tracing::warn!(%document, peer = %attached.peer, hash = %change.hash, reason = %change.reason, "change refused");
                 }

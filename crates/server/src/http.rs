@@ -1,56 +1,45 @@
 //! The routes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Router;
+use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{ConnectInfo, State};
-use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use highwater_core::limits::FRAME_BYTES_MAX;
 
+use crate::RenderMetrics;
 use crate::activity::Activity;
 use crate::connection;
 use crate::hub::{Hub, Phase};
+use crate::limits::{PROBE_TIMEOUT, READ_BUFFER_BYTES, WRITE_BUFFER_BYTES};
 
-/// Small buffers: they are allocated per connection, and nearly all connections are idle.
-const READ_BUFFER_BYTES: usize = 1 << 10;
-const WRITE_BUFFER_BYTES: usize = 4 << 10;
-/// A store that takes longer to write one row is not ready.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-
-pub(crate) fn router(hub: Arc<Hub>) -> Router {
-    Router::new()
-        .route("/", get(root))
+pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>) -> Router {
+    let mut router = Router::new()
+        .route("/", get(sync))
         .route("/v1/sync", get(sync))
         .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .with_state(hub)
-}
-
-/// Clients of automerge-repo connect here; people who look get a page.
-async fn root(
-    State(hub): State<Arc<Hub>>,
-    ConnectInfo(activity): ConnectInfo<Activity>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Response {
-    match upgrade {
-        Ok(upgrade) => accept(hub, activity, upgrade),
-        Err(_) => page(&hub),
+        .route("/readyz", get(readyz));
+    if let Some(render) = render_metrics {
+        router = router.route("/metrics", get(async move || metrics(render())));
     }
+    router.with_state(hub)
 }
 
+/// Clients of automerge-repo connect here, on either path. Who does not want a WebSocket gets a page at the one and is told what is missing at the other.
 async fn sync(
     State(hub): State<Arc<Hub>>,
-    ConnectInfo(activity): ConnectInfo<Activity>,
+    Extension(activity): Extension<Activity>,
+    uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     match upgrade {
         Ok(upgrade) => accept(hub, activity, upgrade),
+        Err(_) if uri.path() == "/" => page(&hub),
         Err(rejection) => rejection.into_response(),
     }
 }
@@ -97,6 +86,11 @@ async fn readyz(State(hub): State<Arc<Hub>>) -> Response {
         Phase::Draining => "not ready: shutting down\n".to_owned(),
     };
     plain(StatusCode::SERVICE_UNAVAILABLE, problem)
+}
+
+fn metrics(text: String) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")], text)
+        .into_response()
 }
 
 fn plain(status: StatusCode, text: String) -> Response {

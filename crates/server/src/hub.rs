@@ -12,6 +12,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::config::Config;
 use crate::document::{self, Command, Handle, Start};
+use crate::limits::{REOPEN_WAIT_MAX, REOPEN_WAIT_MIN};
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 
 /// Opens the store; called at the start, and again after the store failed.
@@ -28,6 +30,14 @@ pub(crate) enum Phase {
     Draining,
 }
 
+/// Resolves when the server goes away.
+pub(crate) async fn draining(phase: &mut watch::Receiver<Phase>) {
+    // The hub outlives whoever waits, so waiting cannot fail; if it did, there would be nothing to drain into.
+    if phase.wait_for(|phase| *phase == Phase::Draining).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// One per server. What is shared is a few tables, each held only for a look-up.
 pub(crate) struct Hub {
     config: Config,
@@ -38,6 +48,7 @@ pub(crate) struct Hub {
     /// Sent to when all open documents must be dropped.
     discard: watch::Sender<()>,
     tables: Mutex<Tables>,
+    metrics: Arc<Metrics>,
     next_connection: AtomicU64,
     next_task: AtomicU64,
     unpacking: Arc<Semaphore>,
@@ -86,6 +97,7 @@ impl Hub {
             phase: watch::Sender::new(Phase::Serving),
             discard: watch::Sender::new(()),
             tables: Mutex::new(tables),
+            metrics: Arc::new(Metrics::new()),
             next_connection: AtomicU64::new(0),
             next_task: AtomicU64::new(0),
             unpacking: Arc::new(Semaphore::new(unpacking)),
@@ -96,6 +108,10 @@ impl Hub {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The id by which clients know this server.
@@ -141,7 +157,7 @@ impl Hub {
         }
         tables.connections.insert(id, outbox);
         self.connections.fetch_add(1, Ordering::Relaxed);
-        metrics::gauge!("highwater_connections").increment(1);
+        self.metrics.connections.increment(1);
         Ok(Registration { hub: self.clone(), id, peer: None })
     }
 
@@ -199,7 +215,7 @@ impl Hub {
         });
         if first {
             tracing::error!(%error, "the store failed; clients are sent away until it has been opened again");
-            metrics::counter!("highwater_store_failures_total").increment(1);
+            self.metrics.store_failures.increment(1);
             self.drop_all(&CloseReason::StoreFailed);
             tokio::spawn(self.clone().recover());
         }
@@ -214,7 +230,7 @@ impl Hub {
     }
 
     async fn recover(self: Arc<Self>) {
-        let mut wait = Duration::from_millis(100);
+        let mut wait = REOPEN_WAIT_MIN;
         // The failed store must let go of its files before they can be opened again.
         if let Err(error) = self.store().close().await {
             tracing::warn!(%error, "closing the failed store");
@@ -234,7 +250,7 @@ impl Hub {
                 Err(error) => {
                     tracing::error!(%error, retry_in = ?wait, "the store does not open");
                     tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(Duration::from_secs(10));
+                    wait = (wait * 2).min(REOPEN_WAIT_MAX);
                 }
             }
         }
@@ -317,6 +333,6 @@ impl Drop for Registration {
         drop(tables);
         self.hub.connections.fetch_sub(1, Ordering::Release);
         self.hub.connection_ended.send_replace(());
-        metrics::gauge!("highwater_connections").decrement(1);
+        self.hub.metrics.connections.decrement(1);
     }
 }

@@ -3,6 +3,7 @@
 //! [`Server::bind`] opens the store and a socket, [`Server::run`] serves until it is told to stop, and then drains: what was received
 //! is made durable and acknowledged before the connections are closed.
 
+mod accept;
 mod activity;
 mod budget;
 mod config;
@@ -10,6 +11,8 @@ mod connection;
 mod document;
 mod http;
 mod hub;
+mod limits;
+mod metrics;
 mod outbox;
 
 use std::future::Future;
@@ -21,7 +24,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use highwater_storage::StoreError;
 use tokio::net::TcpListener;
 
-use activity::{Activity, CountingListener};
 pub use config::Config;
 use hub::Hub;
 pub use hub::OpenStore;
@@ -30,7 +32,11 @@ pub use hub::OpenStore;
 pub struct Server {
     hub: Arc<Hub>,
     listener: TcpListener,
+    render_metrics: Option<RenderMetrics>,
 }
+
+/// Writes all metrics down in Prometheus's text format.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Why a server does not start, or did not stop as it should.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +63,21 @@ impl Server {
     ///
     /// `open_store` is called once now, and again whenever the store failed: nothing is acknowledged between a failure and the
     /// store being opened and read anew.
+    ///
+    /// The server counts with the `metrics` crate and installs no recorder. Whoever wants the numbers installs one before this.
     pub async fn bind(config: Config, open_store: OpenStore) -> Result<Self, ServerError> {
         let address = config.listen;
         let hub = Hub::new(config, open_store)?;
         let listener =
             TcpListener::bind(address).await.map_err(|error| ServerError::Listen { address, error })?;
-        Ok(Self { hub, listener })
+        Ok(Self { hub, listener, render_metrics: None })
+    }
+
+    /// Answers `GET /metrics` with what `render` returns. Without this there is no such path.
+    #[must_use]
+    pub fn with_metrics(mut self, render: RenderMetrics) -> Self {
+        self.render_metrics = Some(render);
+        self
     }
 
     /// Where it listens; with the port that was chosen if 0 was asked for.
@@ -72,23 +87,23 @@ impl Server {
 
     /// Serves until `shutdown` resolves, then drains within the configured deadline and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
-        let Self { hub, listener } = self;
+        let Self { hub, listener, render_metrics } = self;
         let deadline = hub.config().drain_deadline;
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = axum::serve(
-            CountingListener(listener),
-            http::router(hub.clone()).into_make_service_with_connect_info::<Activity>(),
-        )
-        .with_graceful_shutdown(async { drop(stopped.await) })
-        .into_future();
-        let serving = tokio::spawn(serving);
-        shutdown.await;
+        let router = http::router(hub.clone(), render_metrics);
+        let mut accepting = tokio::spawn(accept::run(hub.clone(), listener, router));
+        let accepted = tokio::select! {
+            () = shutdown => None,
+            // It ends by itself only if something in it panicked. A server that takes nobody in any more must not look alive.
+            ended = &mut accepting => Some(ended),
+        };
         tracing::info!("shutting down");
-        // Stops accepting. Requests that are being answered, and connections, go on.
-        drop(stop);
         hub.drain(deadline).await?;
-        serving.abort();
-        Ok(())
+        // The drain ends it, and the address is free again when this returns.
+        let accepted = match accepted {
+            Some(ended) => ended,
+            None => accepting.await,
+        };
+        Ok(accepted.map_err(io::Error::from)?)
     }
 }
 

@@ -115,6 +115,16 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |s| show_duration(s.config.ping_interval),
     },
     Setting {
+        name: "request-timeout",
+        value_name: "DURATION",
+        help: "How long a client may take to send the head of its HTTP request. Every connection begins with one",
+        set: |s, text| {
+            s.config.request_timeout = duration(text)?;
+            Ok(())
+        },
+        get: |s| show_duration(s.config.request_timeout),
+    },
+    Setting {
         name: "join-timeout",
         value_name: "DURATION",
         help: "How long a connection may take until it has joined",
@@ -133,6 +143,17 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         get: |s| s.config.connections_max.to_string(),
+    },
+    Setting {
+        name: "http-sockets-max",
+        value_name: "NUMBER",
+        help: "How many sockets more than that may be open, for health checks and for clients that are being let in or turned away. \
+               If all are in use, the one is closed that has been silent longest",
+        set: |s, text| {
+            s.config.http_sockets_max = count(text)?;
+            Ok(())
+        },
+        get: |s| s.config.http_sockets_max.to_string(),
     },
     Setting {
         name: "send-queue-bytes-max",

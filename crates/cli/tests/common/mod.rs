@@ -3,7 +3,8 @@
 // Every test file has its own copy of this module, and none uses all of it.
 #![allow(dead_code)]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -32,9 +33,12 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
+/// The arguments that start a server on a free port.
+pub(crate) const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"];
+
 /// A server that runs, and is killed with the test.
 pub(crate) struct Server {
-    child: Child,
+    pub(crate) child: Child,
     /// Kept open: a server whose standard output is gone would have reason to complain.
     _stdout: BufReader<ChildStdout>,
     /// The line that it printed at its start.
@@ -44,11 +48,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one on a free port, with its data in `folder`.
     pub(crate) fn start(folder: &Path) -> Self {
-        let mut child = highwater(folder)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::spawn(highwater(folder).args(SERVE))
+    }
+
+    /// Starts what the command says.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
@@ -58,6 +63,24 @@ impl Server {
     pub(crate) fn url(&self) -> String {
         let start = self.line.find("ws://").expect(&self.line);
         self.line[start..].split_whitespace().next().unwrap().to_owned()
+    }
+
+    /// Where it listens: a socket to it, connected.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let url = self.url();
+        let address = url.trim_start_matches("ws://").trim_end_matches('/');
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+    }
+
+    /// The answer to a plain HTTP request.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let mut stream = self.connect();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     pub(crate) fn kill(&mut self) {

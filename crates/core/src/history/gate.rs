@@ -38,7 +38,7 @@ pub enum OpFlaw {
     /// Predecessors are written in order, each once.
     #[error("the predecessors are not in order, or twice there")]
     PredecessorOrder,
-    /// An insertion that replaces, or a deletion or an increment of nothing.
+    /// An insertion that replaces, or a deletion, an increment or the update of an element that replaces nothing.
     #[error("predecessors where there are none, or none where there must be some")]
     PredecessorCount,
     /// An increment of something that is no counter.
@@ -301,7 +301,9 @@ fn check_parts(op: &Op<'_>, preds: usize) -> Result<(), OpFlaw> {
     if (replaces_only && op.insert) || (is_mark && !op.insert) {
         return Err(OpFlaw::WrongInsert);
     }
-    if (op.insert && preds > 0) || (replaces_only && preds == 0) {
+    // An element has a value, so whatever is put there replaces one. A key may be new.
+    let replaces = replaces_only || (!op.insert && matches!(op.key, Key::Element(_)));
+    if (op.insert && preds > 0) || (replaces && preds == 0) {
         return Err(OpFlaw::PredecessorCount);
     }
     Ok(())

@@ -41,7 +41,16 @@ pub fn always(store: Arc<dyn Store>) -> OpenStore {
 
 impl TestServer {
     pub async fn start(config: Config, open_store: OpenStore) -> Self {
-        let server = Server::bind(config, open_store).await.unwrap();
+        Self::start_with(config, open_store, |server| server).await
+    }
+
+    /// Starts a server after something was done to it.
+    pub async fn start_with(
+        config: Config,
+        open_store: OpenStore,
+        prepare: impl FnOnce(Server) -> Server,
+    ) -> Self {
+        let server = prepare(Server::bind(config, open_store).await.unwrap());
         let address = server.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async { drop(stopped.await) }));

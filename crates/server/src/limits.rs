@@ -1,0 +1,72 @@
+//! Every limit of the server, in one place: those that nobody needs to set. What can be set is in [`Config`](crate::Config); what the
+//! protocol and the documents are bound by is in [`highwater_core::limits`]. Sizes are in bytes unless the name says otherwise.
+
+use std::time::Duration;
+
+// Sockets.
+
+/// Largest head of an HTTP request, and what is buffered of an answer.
+pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
+/// How long answering a request may take, until the client has read the answer.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long no connection is accepted after accepting one failed, for want of file handles or of memory.
+pub(crate) const ACCEPT_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Buffer of a WebSocket for reading. Small, like the next one: they are allocated per connection, and nearly all connections are idle.
+pub(crate) const READ_BUFFER_BYTES: usize = 1 << 10;
+/// Buffer of a WebSocket for writing.
+pub(crate) const WRITE_BUFFER_BYTES: usize = 4 << 10;
+/// Frames written before they are flushed.
+pub(crate) const FLUSH_AFTER: usize = 32;
+
+// Connections.
+
+/// What a frame counts for at least while it is under way: a small one costs memory too.
+pub(crate) const FRAME_BYTES_MIN: usize = 512;
+/// How long a close may take when the peer does not play along.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a peer has to read what was sent, before a close follows.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// Reasons are cut to what fits into a close frame.
+pub(crate) const CLOSE_REASON_BYTES_MAX: usize = 123;
+/// When clients are asked to come back after a shutdown: at different times, not all at once.
+pub(crate) const RETRY_AFTER_MIN: Duration = Duration::from_millis(500);
+/// The latest of these times.
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+
+// Shutdown.
+
+/// A socket from which nothing came for so long is taken as read empty.
+pub(crate) const DRAIN_QUIET: Duration = Duration::from_millis(20);
+/// How long a draining connection may go on sending.
+pub(crate) const DRAIN_READ_MAX: Duration = Duration::from_millis(500);
+
+// Documents.
+
+/// Commands taken from a document's mailbox before answers are made: the more, the fewer answers.
+pub(crate) const BATCH: usize = 64;
+/// Restoring more changes than this happens on the blocking pool.
+pub(crate) const RESTORE_INLINE_MAX: usize = 64;
+/// How long a document stays in memory of which nothing is stored.
+pub(crate) const BLANK_IDLE_AFTER: Duration = Duration::from_millis(100);
+/// How often a document that cannot be read looks for somebody else to tell.
+pub(crate) const REFUSED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+// The store.
+
+/// A store that takes longer to write one row is not ready.
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// First pause before a failed store is opened again; it doubles with every attempt.
+pub(crate) const REOPEN_WAIT_MIN: Duration = Duration::from_millis(100);
+/// Longest pause between two attempts.
+pub(crate) const REOPEN_WAIT_MAX: Duration = Duration::from_secs(10);
+
+const _: () = {
+    assert!(FRAME_BYTES_MIN > 0);
+    // Less is refused by the HTTP library.
+    assert!(REQUEST_HEAD_BYTES_MAX >= 8192);
+    assert!(PROBE_TIMEOUT.as_millis() < ANSWER_TIMEOUT.as_millis());
+    assert!(DRAIN_QUIET.as_millis() < DRAIN_READ_MAX.as_millis());
+    assert!(RETRY_AFTER_MIN.as_millis() < RETRY_AFTER_MAX.as_millis());
+    assert!(REOPEN_WAIT_MIN.as_millis() < REOPEN_WAIT_MAX.as_millis());
+};
