@@ -322,6 +322,11 @@ impl Document {
         (0..self.history.len()).map(|index| (self.history.hash(index), self.history.bytes(index)))
     }
 
+    /// The chunks of the changes from a place on, with those that are on their way to disk.
+    pub fn staged_changes(&self, from: usize) -> Vec<Bytes> {
+        (from as Index..self.history.staged_len()).map(|index| self.history.bytes(index).clone()).collect()
+    }
+
     /// Whether there is no durable change.
     pub fn is_empty(&self) -> bool {
         self.history.is_empty()

@@ -28,6 +28,25 @@ impl Materialised {
         Ok(())
     }
 
+    /// [Applies](Self::apply) changes and [checks](Self::check_saved) that the document can be saved and loaded with them. Otherwise nothing is applied, and it says at
+    /// which place the first of them stands with which it cannot, and why.
+    pub fn add(&mut self, changes: &[Bytes]) -> Result<(), (usize, String)> {
+        let with = |changes: &[Bytes]| {
+            let mut document = self.clone();
+            document.apply(changes).and_then(|()| document.check_saved()).map(|()| document)
+        };
+        match with(changes) {
+            Ok(document) => {
+                *self = document;
+                Ok(())
+            }
+            Err(reason) => {
+                let first = (1..changes.len()).find_map(|len| Some((len - 1, with(&changes[..len]).err()?)));
+                Err(first.unwrap_or((changes.len().saturating_sub(1), reason)))
+            }
+        }
+    }
+
     /// Saves the document and loads it again.
     pub fn check_saved(&self) -> Result<(), String> {
         guarded(|| {

@@ -135,6 +135,12 @@ pub enum CloseReason {
         /// Which document.
         document: DocumentId,
     },
+    /// A change did not pass the full check after others built on it; the document is opened anew without it.
+    #[error("document {document} is opened anew, without a change that was refused")]
+    DocumentReopened {
+        /// Which document.
+        document: DocumentId,
+    },
 }
 
 impl CloseReason {
@@ -145,7 +151,10 @@ impl CloseReason {
             Self::TextFrame => 1003,
             Self::FrameTooLarge => 1009,
             Self::ShuttingDown => 1012,
-            Self::StoreFailed | Self::DocumentUnreadable { .. } | Self::TooManyConnections => 1013,
+            Self::StoreFailed
+            | Self::DocumentUnreadable { .. }
+            | Self::DocumentReopened { .. }
+            | Self::TooManyConnections => 1013,
             Self::BadMessage(_) | Self::NotJoined | Self::NotForClients(_) | Self::Version => 4400,
             Self::Document { .. } => 4422,
             Self::JoinTimeout | Self::PingTimeout => 4408,
@@ -175,7 +184,8 @@ impl CloseReason {
             | Self::TooManyConnections
             | Self::ShuttingDown
             | Self::StoreFailed
-            | Self::DocumentUnreadable { .. } => false,
+            | Self::DocumentUnreadable { .. }
+            | Self::DocumentReopened { .. } => false,
         }
     }
 
@@ -200,6 +210,7 @@ impl CloseReason {
             Self::ShuttingDown => "shutting_down",
             Self::StoreFailed => "store_failed",
             Self::DocumentUnreadable { .. } => "document_unreadable",
+            Self::DocumentReopened { .. } => "document_reopened",
         }
     }
 }

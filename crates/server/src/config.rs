@@ -27,6 +27,18 @@ pub struct Config {
     pub send_queue_bytes_max: usize,
     /// How many bytes received from one client may wait to be stored before no more is read from it.
     pub receive_queue_bytes_max: usize,
+    /// How changes are checked before they are stored.
+    pub check_changes: CheckChanges,
+}
+
+/// How changes are checked before they are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CheckChanges {
+    /// From the graph and an index of operations, in microseconds.
+    #[default]
+    Index,
+    /// Also by applying them to a copy of the document, which is saved and loaded again: takes time and memory linear in the document.
+    Full,
 }
 
 impl Default for Config {
@@ -42,6 +54,7 @@ impl Default for Config {
             http_sockets_max: 1_024,
             send_queue_bytes_max: 64 << 20,
             receive_queue_bytes_max: 16 << 20,
+            check_changes: CheckChanges::Index,
         }
     }
 }

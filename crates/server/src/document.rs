@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::future::{BoxFuture, Either, pending};
+use futures::future::{BoxFuture, Either, MapErr, TryFutureExt, pending};
 use futures::stream::{FuturesUnordered, StreamExt};
 use highwater_core::change::{self, Change, ChunkError};
 use highwater_core::document::{AppendId, ConnectionId, Effect, Outgoing, PeerInfo, UploadId};
@@ -18,6 +18,8 @@ use highwater_storage::{Store, StoreError, StoreFuture, StoredDocument};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::budget::Taken;
+use crate::config::CheckChanges;
+use crate::full_check::{AppendError, FullCheck};
 use crate::hub::Hub;
 use crate::limits::{BATCH, BLANK_IDLE_AFTER, REFUSED_CHECK_INTERVAL, RESTORE_INLINE_MAX};
 use crate::outbox::Outbox;
@@ -78,14 +80,21 @@ struct Task {
     /// On their way to disk, in order; only the first one is waited for.
     appends: VecDeque<Append>,
     unpacking: FuturesUnordered<BoxFuture<'static, Unpacked>>,
+    full_check: Option<Box<FullCheck>>,
 }
 
 /// What was handed to the store.
 struct Append {
     id: AppendId,
     asked: Instant,
-    stored: StoreFuture<()>,
+    stored: Stored,
 }
+
+/// Resolves when an append is durable.
+type Stored = Either<
+    MapErr<StoreFuture<()>, fn(StoreError) -> AppendError>,
+    BoxFuture<'static, Result<(), AppendError>>,
+>;
 
 /// What a connection sent, and who waits for it to be durable.
 #[derive(Default)]
@@ -106,6 +115,8 @@ enum End {
     Idle,
     /// Whether changes are durable is not known.
     StoreFailed(StoreError),
+    /// A change that others may build on already did not pass the full check.
+    Unfit(String),
     /// The hub has no more use for it.
     Discarded,
 }
@@ -122,16 +133,38 @@ pub(crate) async fn run(hub: Arc<Hub>, start: Start) {
         Ok(document) => document,
         Err(error) => return Box::pin(refuse(&hub, id, number, mailbox, discarded, &error)).await,
     };
+    let full_check = match hub.config().check_changes {
+        CheckChanges::Index => None,
+        CheckChanges::Full => match Box::pin(FullCheck::open(&document)).await {
+            Ok(check) => Some(Box::new(check)),
+            Err(error) => return Box::pin(refuse(&hub, id, number, mailbox, discarded, &error)).await,
+        },
+    };
     hub.metrics().documents_open.increment(1);
     let (id_text, attached, appends) = (id.to_string(), HashMap::new(), VecDeque::new());
     let (unsettled, ending, unpacking) = (HashMap::new(), VecDeque::new(), FuturesUnordered::new());
-    let mut task =
-        Task { hub, number, store, document, id_text, attached, unsettled, ending, appends, unpacking };
+    let mut task = Task {
+        hub,
+        number,
+        store,
+        document,
+        id_text,
+        attached,
+        unsettled,
+        ending,
+        appends,
+        unpacking,
+        full_check,
+    };
     let end = task.serve(&mut mailbox, &mut discarded).await;
     task.hub.metrics().documents_open.decrement(1);
-    if let End::StoreFailed(error) = end {
-        task.document.handle_append_failed();
-        task.hub.store_failed(&task.store, &error);
+    match end {
+        End::StoreFailed(error) => {
+            task.document.handle_append_failed();
+            task.hub.store_failed(&task.store, &error);
+        }
+        End::Unfit(reason) => task.let_go(mailbox, &reason),
+        End::Idle | End::Discarded => {}
     }
 }
 
@@ -206,10 +239,11 @@ impl Task {
                     commands.drain(..).for_each(|command| self.handle(command));
                 }
                 result = append => {
-                    if let Err(error) = result {
-                        return End::StoreFailed(error);
+                    match result {
+                        Ok(()) => self.appended(),
+                        Err(AppendError::Store(error)) => return End::StoreFailed(error),
+                        Err(AppendError::Unfit(reason)) => return End::Unfit(reason),
                     }
-                    self.appended();
                 }
                 Some((upload, unpacked)) = self.unpacking.next() => self.document.handle_unpacked(upload, unpacked),
                 () = idle => {
@@ -230,6 +264,19 @@ impl Task {
             self.hub.metrics().append_seconds.record(append.asked.elapsed());
             self.document.handle_appended(append.id);
         }
+    }
+
+    /// Sends everybody away: they connect again, to a document that was read anew and knows what it refuses.
+    fn let_go(&mut self, mut mailbox: mpsc::UnboundedReceiver<Command>, reason: &str) {
+        let document = self.document.id();
+        tracing::warn!(%document, %reason, "a change did not pass the full check");
+        mailbox.close();
+        let waiting = std::iter::from_fn(|| mailbox.try_recv().ok()).filter_map(|command| match command {
+            Command::Attach(_, attachment) => Some(attachment.outbox),
+            _ => None,
+        });
+        let attached = self.attached.drain().map(|(_, attached)| attached.outbox);
+        attached.chain(waiting).for_each(|outbox| outbox.close(CloseReason::DocumentReopened { document }));
     }
 
     fn handle(&mut self, command: Command) {
@@ -285,7 +332,11 @@ impl Task {
         let changes = records.iter().filter(|record| matches!(record, Record::Change { .. })).count();
         self.hub.metrics().changes_received.increment(changes as u64);
         let asked = Instant::now();
-        self.appends.push_back(Append { id, asked, stored: self.store.append(self.document.id(), records) });
+        let stored: Stored = match &mut self.full_check {
+            None => Either::Left(self.store.append(self.document.id(), records).map_err(AppendError::Store)),
+            Some(check) => Either::Right(check.append(&self.document, records, self.store.clone())),
+        };
+        self.appends.push_back(Append { id, asked, stored });
     }
 
     fn unpack(&mut self, upload: UploadId, chunks: Vec<Bytes>) {

@@ -9,6 +9,7 @@ mod budget;
 mod config;
 mod connection;
 mod document;
+mod full_check;
 mod http;
 mod hub;
 mod limits;
@@ -24,7 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use highwater_storage::StoreError;
 use tokio::net::TcpListener;
 
-pub use config::Config;
+pub use config::{CheckChanges, Config};
 use hub::Hub;
 pub use hub::OpenStore;
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use highwater_server::CheckChanges;
 use tracing_subscriber::EnvFilter;
 
 use super::Settings;
@@ -83,6 +84,25 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         get: |s| s.log.clone(),
+    },
+    Setting {
+        name: "check-changes",
+        value_name: "HOW",
+        help: "How changes are checked before they are stored. index: against an index of the document's operations, in microseconds. \
+               full: also by applying them to a copy of the document that is saved and loaded again, which takes time and memory \
+               in proportion to the document for every change",
+        set: |s, text| {
+            s.config.check_changes = match text {
+                "index" => CheckChanges::Index,
+                "full" => CheckChanges::Full,
+                _ => return Err("either index or full".to_owned()),
+            };
+            Ok(())
+        },
+        get: |s| match s.config.check_changes {
+            CheckChanges::Index => "index".to_owned(),
+            CheckChanges::Full => "full".to_owned(),
+        },
     },
     Setting {
         name: "drain-deadline",

@@ -29,6 +29,9 @@ pub enum OpFlaw {
     /// A key in a sequence, or an element in a map.
     #[error("the key does not fit the object")]
     WrongKey,
+    /// A value that was replaced before. Automerge panics on that in texts.
+    #[error("a predecessor has been replaced already")]
+    Replaced,
     /// Something in a table. Automerge can make tables, but panics when a client gets a change of what is in one.
     #[error("the object is a table, and no client can change those")]
     Table,
@@ -154,6 +157,7 @@ impl Check<'_, '_> {
         if op.action == Action::Increment && !counters {
             return Err(OpFlaw::NoCounter);
         }
+        self.update(op, preds, object, place)?;
         let (kept, kind) = kept(op, place);
         self.gate.ops.push(self.id, object, kept, kind);
         if let Some(made) = made(op.action) {
@@ -239,6 +243,44 @@ impl Check<'_, '_> {
             counters |= run.kind == Kind::Counter;
         }
         Ok(counters)
+    }
+
+    /// Where a value of an element of a text was replaced, nothing may replace the old one again. Stock clients update texts by inserting and deleting, but older
+    /// ones could give an element another value.
+    fn update(
+        &mut self,
+        op: &Op<'_>,
+        preds: &[LocalId],
+        object: ObjectIndex,
+        place: Place,
+    ) -> Result<(), OpFlaw> {
+        let Place::Element(element) = place else { return Ok(()) };
+        let updates = self.gate.ops.updates(element);
+        let is_first = updates.is_none();
+        if self.gate.ops.object_kind(object) != ObjectKind::Text || (is_first && op.action == Action::Delete)
+        {
+            return Ok(());
+        }
+        let preds: Box<[OpId]> =
+            preds.iter().map(|pred| self.resolve(*pred, Role::Predecessor)).collect::<Result<_, _>>()?;
+        for update in updates.unwrap_or_default() {
+            let is_replaced = update.replaced.iter().any(|replaced| preds.contains(replaced));
+            if is_replaced && self.has_seen(update.id) {
+                return Err(OpFlaw::Replaced);
+            }
+        }
+        self.gate.ops.add_update(element, self.id, preds);
+        Ok(())
+    }
+
+    /// Whether an operation that exists is in an ancestor of the change, or earlier in it.
+    fn has_seen(&self, id: OpId) -> bool {
+        if id.actor == self.gate.author && id.ctr >= self.start {
+            return true;
+        }
+        let changes = &self.gate.ops.actor(id.actor).changes;
+        let made_in = changes.partition_point(|(start, _)| *start <= id.ctr).checked_sub(1);
+        made_in.is_some_and(|made_in| self.gate.view.covers(changes[made_in].1))
     }
 
     /// A mark begins and ends with two operations, one after the other. The beginning is the latest element behind the one that it names, so it directly follows

@@ -90,6 +90,18 @@ pub(super) struct OpIndex {
     by_maker: HashMap<OpId, ObjectIndex>,
     keys: Vec<Arc<str>>,
     by_key: HashMap<Arc<str>, KeyIndex>,
+    /// What happened to the elements of texts of which one was ever given another value: rare, and the one case in which it matters.
+    updates: HashMap<OpId, Vec<Update>>,
+    /// The elements updated since the last [`begin`](Self::begin).
+    updated: Vec<OpId>,
+}
+
+/// An operation on an element that was there.
+#[derive(Debug)]
+pub(super) struct Update {
+    pub(super) id: OpId,
+    /// What it replaced.
+    pub(super) replaced: Box<[OpId]>,
 }
 
 impl Default for OpIndex {
@@ -101,6 +113,8 @@ impl Default for OpIndex {
             by_maker: HashMap::new(),
             keys: Vec::new(),
             by_key: HashMap::new(),
+            updates: HashMap::new(),
+            updated: Vec::new(),
         }
     }
 }
@@ -137,6 +151,7 @@ impl OpIndex {
             self.by_id.insert(author.clone(), actors as ActorIndex);
             actors as ActorIndex
         });
+        self.updated.clear();
         let runs = self.actor(index).runs.len();
         let (objects, keys) = (self.objects.len(), self.keys.len());
         (index, Savepoint { author: index, actors, runs, objects, keys })
@@ -150,6 +165,12 @@ impl OpIndex {
         }
         for key in self.keys.drain(to.keys..) {
             self.by_key.remove(&key);
+        }
+        for element in self.updated.drain(..) {
+            let updates = self.updates.get_mut(&element);
+            if updates.is_some_and(|updates| updates.pop().is_some() && updates.is_empty()) {
+                self.updates.remove(&element);
+            }
         }
         for actor in self.actors.drain(to.actors..) {
             self.by_id.remove(&actor.id);
@@ -177,6 +198,16 @@ impl OpIndex {
         if !joins {
             runs.push(Run { ctr: id.ctr, object, place, kind });
         }
+    }
+
+    /// What happened to an element of a text, if one of its values was ever replaced by another.
+    pub(super) fn updates(&self, element: OpId) -> Option<&[Update]> {
+        self.updates.get(&element).map(Vec::as_slice)
+    }
+
+    pub(super) fn add_update(&mut self, element: OpId, id: OpId, replaced: Box<[OpId]>) {
+        self.updates.entry(element).or_default().push(Update { id, replaced });
+        self.updated.push(element);
     }
 
     pub(super) fn add_object(&mut self, maker: OpId, kind: ObjectKind) {
