@@ -39,7 +39,7 @@ pub(super) fn change_ops(data: &Bytes) -> Result<u64, ChunkError> {
         reader.prefixed()?; // actor
         reader.leb128()?; // seq
         reader.leb128()?; // start op
-        reader.leb128()?; // time: signed, but of the same length
+        reader.signed_leb128()?; // time
         reader.prefixed()?; // message
         for _ in 0..reader.leb128()? {
             reader.prefixed()?; // other actors
