@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use automerge::Change;
+use automerge::transaction::Transactable;
+use automerge::{ActorId, AutoCommit, Change, ObjType, ROOT};
 use bytes::Bytes;
 use highwater_core::DocumentId;
 use highwater_core::document::Restoring;
@@ -121,6 +122,28 @@ fn what_is_let_in_harms_nobody() {
             "mutants are let in at all"
         );
     });
+}
+
+/// Old clients gave elements of a text other values. One after the other is well.
+#[test]
+fn values_in_texts_are_replaced_one_after_the_other() {
+    let mut doc = AutoCommit::new().with_actor(ActorId::from([1]));
+    let text = doc.put_object(ROOT, "text", ObjType::Text).unwrap();
+    doc.splice_text(&text, 0, 0, "abc").unwrap();
+    doc.commit();
+    let mut other = doc.fork().with_actor(ActorId::from([2]));
+    for value in ["x", "y", "z"] {
+        doc.put(&text, 1, value).unwrap();
+        doc.commit();
+    }
+    let changes = doc.get_changes(&[]);
+    let mut document = admitted(&changes).unwrap();
+    oracle::check(&changes, 1).unwrap();
+    other.put(&text, 1, "at the same time").unwrap();
+    other.commit();
+    let beside = other.get_last_local_change().unwrap();
+    let refused = document.add(Bytes::copy_from_slice(beside.raw_bytes())).unwrap_err();
+    assert!(refused.to_string().contains("has another value already"), "{refused}");
 }
 
 /// What the oracle complains about in documents that nobody has touched is stock's own, and says nothing about the gate.

@@ -5,7 +5,7 @@
 //! writes: everything that it makes itself passes.
 
 use super::ancestry::View;
-use super::ops::{ActorIndex, HEAD, Kind, ObjectIndex, ObjectKind, OpId, OpIndex, Place};
+use super::ops::{ActorIndex, HEAD, Kind, ObjectIndex, ObjectKind, OpId, OpIndex, Place, Update};
 use super::{Node, Refusal};
 use crate::change::Change;
 use crate::change::ops::{Action, Key, LocalId, Op, Ops, Scalar};
@@ -32,6 +32,9 @@ pub enum OpFlaw {
     /// A value that was replaced before. Automerge panics on that in texts.
     #[error("a predecessor has been replaced already")]
     Replaced,
+    /// A second value for an element of a text, beside one that the author of the change had not seen. Automerge panics when one of them goes.
+    #[error("the element of the text has another value already")]
+    SecondValue,
     /// Something in a table. Automerge can make tables, but panics when a client gets a change of what is in one.
     #[error("the object is a table, and no client can change those")]
     Table,
@@ -245,8 +248,8 @@ impl Check<'_, '_> {
         Ok(counters)
     }
 
-    /// Where a value of an element of a text was replaced, nothing may replace the old one again. Stock clients update texts by inserting and deleting, but older
-    /// ones could give an element another value.
+    /// Texts are edited by inserting and deleting; only old clients, and programs that mean to, give an element of one another value. Automerge panics when an
+    /// element of a text has two values and one of them goes. So there may be one at a time, and what was replaced may not be replaced again.
     fn update(
         &mut self,
         op: &Op<'_>,
@@ -256,20 +259,24 @@ impl Check<'_, '_> {
     ) -> Result<(), OpFlaw> {
         let Place::Element(element) = place else { return Ok(()) };
         let updates = self.gate.ops.updates(element);
-        let is_first = updates.is_none();
-        if self.gate.ops.object_kind(object) != ObjectKind::Text || (is_first && op.action == Action::Delete)
-        {
+        let replaces = !matches!(op.action, Action::Delete | Action::Increment);
+        if self.gate.ops.object_kind(object) != ObjectKind::Text || (updates.is_empty() && !replaces) {
             return Ok(());
         }
         let preds: Box<[OpId]> =
             preds.iter().map(|pred| self.resolve(*pred, Role::Predecessor)).collect::<Result<_, _>>()?;
-        for update in updates.unwrap_or_default() {
-            let is_replaced = update.replaced.iter().any(|replaced| preds.contains(replaced));
-            if is_replaced && self.has_seen(update.id) {
+        let is_replaced = |id: &OpId| updates.iter().any(|update| update.replaced.contains(id));
+        for update in updates {
+            if self.has_seen(update.id) && update.replaced.iter().any(|replaced| preds.contains(replaced)) {
                 return Err(OpFlaw::Replaced);
             }
         }
-        self.gate.ops.add_update(element, self.id, preds);
+        let values = updates.iter().filter(|update| update.is_value).map(|update| update.id);
+        let mut others = std::iter::once(element).chain(values).filter(|value| !preds.contains(value));
+        if replaces && others.any(|value| !is_replaced(&value)) {
+            return Err(OpFlaw::SecondValue);
+        }
+        self.gate.ops.add_update(element, Update { id: self.id, is_value: replaces, replaced: preds });
         Ok(())
     }
 

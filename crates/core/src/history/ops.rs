@@ -100,6 +100,8 @@ pub(super) struct OpIndex {
 #[derive(Debug)]
 pub(super) struct Update {
     pub(super) id: OpId,
+    /// Whether it put another value there.
+    pub(super) is_value: bool,
     /// What it replaced.
     pub(super) replaced: Box<[OpId]>,
 }
@@ -201,12 +203,12 @@ impl OpIndex {
     }
 
     /// What happened to an element of a text, if one of its values was ever replaced by another.
-    pub(super) fn updates(&self, element: OpId) -> Option<&[Update]> {
-        self.updates.get(&element).map(Vec::as_slice)
+    pub(super) fn updates(&self, element: OpId) -> &[Update] {
+        self.updates.get(&element).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn add_update(&mut self, element: OpId, id: OpId, replaced: Box<[OpId]>) {
-        self.updates.entry(element).or_default().push(Update { id, replaced });
+    pub(super) fn add_update(&mut self, element: OpId, update: Update) {
+        self.updates.entry(element).or_default().push(update);
         self.updated.push(element);
     }
 
