@@ -24,8 +24,8 @@ use crate::change::{self, Change, ChunkError};
 use crate::history::{History, Index, Verdict};
 use crate::id::{ChangeHash, DocumentId, PeerId, StorageId};
 use crate::limits::{
-    GATE_STEPS_MAX, GATE_STEPS_PER_CHANGE, ORPHAN_BYTES_MAX, ORPHANS_MAX, PEER_INBOX_MAX, QUARANTINE_MAX,
-    REJECTED_MAX, REMOTE_HEADS_MAX,
+    GATE_STEPS_MAX, GATE_STEPS_PER_CHANGE, INBOX_BATCH, ORPHAN_BYTES_MAX, ORPHANS_MAX, PEER_INBOX_MAX,
+    QUARANTINE_MAX, REJECTED_MAX, REMOTE_HEADS_MAX,
 };
 use crate::record::Record;
 use crate::sync::message::MessageError;
@@ -191,12 +191,15 @@ struct Peer {
     /// A message whose changes are not durable yet. Later messages of this peer wait.
     busy: Option<Busy>,
     inbox: VecDeque<sync::Message>,
+    /// A message of the peer has counted since it was last told anything.
+    is_owed_answer: bool,
 }
 
 #[derive(Debug)]
 enum Busy {
     Unpacking(UploadId, sync::Message),
-    Appending(AppendId, sync::Message),
+    /// Several messages that share an append.
+    Appending(AppendId, Vec<sync::Message>),
 }
 
 /// Why a stored change is not as it was when it was taken in.
@@ -391,7 +394,7 @@ impl Document {
         let state = State::new(!info.may_write);
         let known = self.remote_heads.known_to(&info.subscriptions, &self.history);
         self.has_followers |= !info.subscriptions.is_empty();
-        let peer = Peer { info, state, busy: None, inbox: VecDeque::new() };
+        let peer = Peer { info, state, busy: None, inbox: VecDeque::new(), is_owed_answer: false };
         self.peers.insert(connection, Box::new(peer));
         self.send_remote_heads(connection, known);
     }
@@ -566,6 +569,7 @@ impl Document {
         upload
     }
 
+    /// Takes the changes of a message, and those of the messages that wait behind it: they share an append.
     fn take_changes(
         &mut self,
         connection: ConnectionId,
@@ -573,19 +577,39 @@ impl Document {
         changes: Vec<Change>,
     ) -> Result<(), PeerFault> {
         let Some(peer) = self.peers.get(&connection) else { return Ok(()) };
-        let sender = peer.info.peer.clone();
-        let (intake, judged) = self.judge_all(changes, &sender);
+        let (sender, may_write) = (peer.info.peer.clone(), peer.info.may_write);
+        let (mut intake, mut judged) = self.judge_all(changes, &sender);
+        let mut messages = vec![message];
+        while judged.is_ok() && messages.len() < INBOX_BATCH {
+            let Some(next) = self.next_cheap(connection) else { break };
+            if may_write && !next.chunks.is_empty() {
+                let more;
+                (more, judged) = match change::unpack(&next.chunks) {
+                    Ok(changes) => self.judge_all(changes, &sender),
+                    Err(error) => (Intake::default(), Err(error.into())),
+                };
+                intake.records.extend(more.records);
+                intake.rejections.extend(more.rejections);
+            }
+            messages.push(next);
+        }
         if intake.records.is_empty() {
             self.reject(connection, intake.rejections);
-            self.finish_message(connection, message);
+            messages.into_iter().for_each(|message| self.finish_message(connection, message));
         } else {
             let id = self.append(connection, intake.records);
             self.reject(connection, intake.rejections);
             if let Some(peer) = self.peers.get_mut(&connection) {
-                peer.busy = Some(Busy::Appending(id, message));
+                peer.busy = Some(Busy::Appending(id, messages));
             }
         }
         judged
+    }
+
+    /// The next message that waits, if taking it takes no time.
+    fn next_cheap(&mut self, connection: ConnectionId) -> Option<sync::Message> {
+        let inbox = &mut self.peers.get_mut(&connection)?.inbox;
+        inbox.pop_front_if(|message| change::is_cheap(&message.chunks))
     }
 
     /// Tells a peer what was refused, as soon as everything that this may rest on is durable.
@@ -692,8 +716,8 @@ impl Document {
     fn finish_append(&mut self, connection: ConnectionId, id: AppendId) {
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         let is_this = |busy: &mut Busy| matches!(busy, Busy::Appending(of, _) if *of == id);
-        let Some(Busy::Appending(_, message)) = peer.busy.take_if(is_this) else { return };
-        self.finish_message(connection, message);
+        let Some(Busy::Appending(_, messages)) = peer.busy.take_if(is_this) else { return };
+        messages.into_iter().for_each(|message| self.finish_message(connection, message));
         if let Err(fault) = self.take_inbox(connection) {
             self.close(connection, fault);
         }
@@ -703,6 +727,7 @@ impl Document {
     fn finish_message(&mut self, connection: ConnectionId, message: sync::Message) {
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         peer.state.receive(&self.history, message);
+        peer.is_owed_answer = true;
         self.stale.insert(connection);
         let is_short = peer.state.their_heads().len() <= REMOTE_HEADS_MAX;
         if let Some(storage) = peer.info.storage.as_ref().filter(|_| is_short) {
@@ -731,8 +756,9 @@ impl Document {
 
     fn generate(&mut self, connection: ConnectionId) -> Option<sync::Message> {
         let peer = self.peers.get_mut(&connection)?;
-        // Its answer comes with the end of the append; one now would be followed by another.
-        if matches!(peer.busy, Some(Busy::Appending(..))) {
+        // Its answer comes with the end of the append; one now would be followed by another. But who sends and sends must not wait for ever.
+        let is_owed = std::mem::take(&mut peer.is_owed_answer);
+        if matches!(peer.busy, Some(Busy::Appending(..))) && !is_owed {
             return None;
         }
         let need = missing(&self.history, &self.orphans, &self.rejected, peer.state.their_heads());

@@ -72,6 +72,8 @@ pub const UNPACK_INLINE_BYTES_MAX: usize = 64 << 10;
 pub const BLOOM_BYTES_MAX: usize = 16 << 20;
 /// Messages of one peer on one document that wait behind one that is being committed. Their bytes are bounded before that.
 pub const PEER_INBOX_MAX: usize = 32_768;
+/// Messages of one peer on one document that are stored together.
+pub const INBOX_BATCH: usize = 64;
 /// Documents that one connection may have open.
 pub const CONNECTION_DOCUMENTS_MAX: usize = 10_000;
 /// Storage ids whose heads one connection may follow.
