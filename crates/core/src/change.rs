@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use automerge::{Automerge, Bundle, LoadOptions, OnPartialLoad, VerificationMode};
 use bytes::Bytes;
 
+use crate::Materialised;
 use crate::id::{ActorId, ChangeHash};
 use crate::limits::{
     CHANGE_BYTES_MAX, CHANGE_DEPS_MAX, ID_BYTES_MAX, MESSAGE_OPS_MAX, OP_COUNTER_MAX,
@@ -166,13 +167,15 @@ pub fn is_cheap(blobs: &[Bytes]) -> bool {
 
 fn unpack_document(chunk: &Chunk, changes: &mut Vec<Change>) -> Result<(), ChunkError> {
     columns::check_document(&chunk.data)?;
-    let parsed = guarded(|| {
+    let document = guarded(|| {
         let options = LoadOptions::new()
             .on_partial_load(OnPartialLoad::Error)
             .verification_mode(VerificationMode::Check);
-        let document = Automerge::load_with_options(&chunk.bytes, options).map_err(malformed)?;
-        Ok(document.get_changes(&[]))
+        Automerge::load_with_options(&chunk.bytes, options).map_err(malformed)
     })?;
+    // What loads once need not load twice.
+    Materialised::from(document.clone()).check_saved().map_err(ChunkError::Malformed)?;
+    let parsed = guarded(|| Ok(document.get_changes(&[])))?;
     collect(&parsed, changes)
 }
 

@@ -64,6 +64,12 @@ impl Materialised {
     }
 }
 
+impl From<Automerge> for Materialised {
+    fn from(document: Automerge) -> Self {
+        Self(document)
+    }
+}
+
 /// The first of these changes with which the document cannot be materialised, saved and loaded again, and why. They stand in an order in which
 /// each comes after its dependencies.
 pub fn first_unfit(changes: &[Bytes]) -> Option<(usize, String)> {

@@ -175,6 +175,26 @@ fn a_change_that_is_being_committed_is_neither_asked_for_nor_named() {
 }
 
 #[test]
+fn who_sends_on_and_on_is_answered_in_between_and_what_waits_shares_a_commit() {
+    let (mut server, mut first, _) = two_agreed();
+    let sent: Vec<_> = (0..4)
+        .map(|value| {
+            let change = first.edit(value);
+            first.speak(&mut server);
+            change
+        })
+        .collect();
+    // The first is on its way; the others wait, and go together.
+    assert!(server.commit_one());
+    let answer = server.syncs(1).pop().expect("an answer, although more is on its way");
+    assert_eq!(answer.heads, [sent[0]]);
+    assert!(server.commit_one());
+    let answer = server.syncs(1).pop().expect("an answer");
+    assert_eq!(answer.heads, [sent[3]]);
+    assert!(!server.is_committing());
+}
+
+#[test]
 fn a_change_that_is_being_committed_is_not_common_ground_either() {
     let (mut server, mut first, mut second) = two_agreed();
     // The second lacks a change, and takes none, so that it is told what both have.

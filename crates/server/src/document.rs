@@ -12,10 +12,12 @@ use futures::future::{BoxFuture, Either, MapErr, TryFutureExt, pending};
 use futures::stream::{FuturesUnordered, StreamExt};
 use highwater_core::change::{self, Change, ChunkError};
 use highwater_core::document::{AppendId, ConnectionId, Effect, Outgoing, PeerInfo, UploadId};
+use highwater_core::limits::UNPACK_INLINE_OPS_MAX;
 use highwater_core::wire::{Body, Ephemeral, Message, RemoteHeads, encode_sync};
 use highwater_core::{CloseReason, Document, DocumentId, PeerId, Record, StorageId};
 use highwater_storage::{Store, StoreError, StoreFuture, StoredDocument};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinError;
 
 use crate::budget::Taken;
 use crate::config::CheckChanges;
@@ -115,7 +117,7 @@ enum End {
     Idle,
     /// Whether changes are durable is not known.
     StoreFailed(StoreError),
-    /// A change that others may build on already did not pass the full check.
+    /// What is in memory is of no use: a change that others may build on already did not pass the full check.
     Unfit(String),
     /// The hub has no more use for it.
     Discarded,
@@ -245,7 +247,11 @@ impl Task {
                         Err(AppendError::Unfit(reason)) => return End::Unfit(reason),
                     }
                 }
-                Some((upload, unpacked)) = self.unpacking.next() => self.document.handle_unpacked(upload, unpacked),
+                Some((upload, unpacked)) = self.unpacking.next() => {
+                    if let Err(error) = self.unpacked(upload, unpacked).await {
+                        return End::Unfit(error.to_string());
+                    }
+                }
                 () = idle => {
                     if self.hub.try_forget(self.document.id(), self.number, mailbox) {
                         return End::Idle;
@@ -256,6 +262,27 @@ impl Task {
             self.carry_out();
             self.settle();
         }
+    }
+
+    /// An upload was taken apart. If there is much to check, that happens where it holds up nobody else.
+    async fn unpacked(
+        &mut self,
+        upload: UploadId,
+        unpacked: Result<Vec<Change>, ChunkError>,
+    ) -> Result<(), JoinError> {
+        let ops: u64 = unpacked.iter().flatten().map(|change| 1 + change.ops).sum();
+        if ops <= UNPACK_INLINE_OPS_MAX {
+            self.document.handle_unpacked(upload, unpacked);
+            return Ok(());
+        }
+        let elsewhere = Document::new(self.document.id());
+        let mut document = std::mem::replace(&mut self.document, elsewhere);
+        let work = move || {
+            document.handle_unpacked(upload, unpacked);
+            document
+        };
+        self.document = tokio::task::spawn_blocking(work).await?;
+        Ok(())
     }
 
     /// The append that was waited for is durable.
