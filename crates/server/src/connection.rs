@@ -394,8 +394,8 @@ async fn close(socket: &mut WebSocket, session: &Session, reason: &CloseReason, 
         if reason.is_peer_fault() {
             socket.send(Message::Binary(session.error_message(reason))).await?;
         }
-        if *reason == CloseReason::ShuttingDown {
-            until_read(socket).await;
+        if *reason == CloseReason::ShuttingDown && !until_read(socket).await {
+            return Ok(());
         }
         socket.send(Message::Close(Some(close_frame(reason)))).await?;
         // The peer's answer, so that it reads ours before the socket goes.
@@ -412,17 +412,23 @@ async fn close(socket: &mut WebSocket, session: &Session, reason: &CloseReason, 
 
 /// Waits until the peer has read what was sent, or is not going to. Some clients (automerge-repo 2.5 on Node) break a document if a close
 /// reaches them in one piece with a message.
-async fn until_read(socket: &mut WebSocket) {
+///
+/// `false` if the peer closed meanwhile: nothing that came here was taken in, and its close must not be answered. The answer is queued in the
+/// socket already, so that must not be touched any more.
+async fn until_read(socket: &mut WebSocket) -> bool {
     let reading = async {
-        socket.send(Message::Ping(Bytes::from_static(b"read"))).await.ok()?;
-        while let Some(Ok(message)) = socket.next().await {
-            if matches!(&message, Message::Pong(payload) if payload == "read") {
-                break;
+        if socket.send(Message::Ping(Bytes::from_static(b"read"))).await.is_err() {
+            return false;
+        }
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Pong(payload))) if payload == "read" => return true,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return false,
+                Some(Ok(_)) => {}
             }
         }
-        Some(())
     };
-    let _ = timeout(READ_TIMEOUT, reading).await;
+    timeout(READ_TIMEOUT, reading).await.unwrap_or(true)
 }
 
 fn close_frame(reason: &CloseReason) -> CloseFrame {

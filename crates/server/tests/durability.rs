@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use common::*;
 use futures::SinkExt;
+use highwater_core::sync::{Message as SyncMessage, Version};
 use highwater_core::wire::Body;
+
 use highwater_server::OpenStore;
 use highwater_storage::{FaultyStore, Pace, Store};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
@@ -36,6 +39,57 @@ async fn uploading(server: &TestServer, store: &FaultyStore) -> Client {
     client.push().await;
     in_flight(store).await;
     client
+}
+
+/// A frame as clients send it, with a mask that changes nothing. Payloads of up to 64 KiB.
+fn raw_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x80 | opcode, 0x80 | 126];
+    frame.extend((payload.len() as u16).to_be_bytes());
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[tokio::test]
+async fn a_close_while_the_server_says_goodbye_is_not_answered_for_what_was_not_taken_in() {
+    let store = FaultyStore::new(Pace::Immediate);
+    let mut server = server_on(&store).await;
+    let mut client = Client::open(&server, "a", document(1)).await;
+    client.edit("n", 1);
+    client.push().await;
+    client.acknowledged().await;
+    server.begin_stop();
+    // From here on byte by byte, since no library can be kept from answering a ping.
+    let stream = client.socket.stream.get_mut();
+    let mut heard = Vec::new();
+    patiently(async {
+        while !contains(&heard, b"\x89\x04read") {
+            assert!(stream.read_buf(&mut heard).await.unwrap() > 0, "the server asks whether all was read");
+        }
+    })
+    .await;
+    let late = SyncMessage {
+        version: Version::V2,
+        heads: vec![],
+        need: vec![],
+        have: vec![],
+        chunks: vec![],
+        flags: None,
+    };
+    let late = message("a", Body::Sync { document: document(1), data: late.encode() });
+    stream.write_all(&raw_frame(2, &late)).await.unwrap();
+    stream.write_all(&raw_frame(8, &1000u16.to_be_bytes())).await.unwrap();
+    // A reset is as good as an end here.
+    let _ = patiently(stream.read_to_end(&mut heard)).await;
+    assert!(
+        !contains(&heard, b"\x88\x02\x03\xe8"),
+        "a close was answered, and the message before it was not taken in"
+    );
+    server.stopped().await.unwrap();
 }
 
 #[tokio::test]
