@@ -95,6 +95,9 @@ pub enum CloseReason {
         /// What was wrong.
         fault: PeerFault,
     },
+    /// One refused change after the other.
+    #[error("too many of the changes sent here were refused")]
+    TooManyRefused,
     /// No `join` within the time.
     #[error("no `join` message in time")]
     JoinTimeout,
@@ -156,7 +159,7 @@ impl CloseReason {
             | Self::DocumentReopened { .. }
             | Self::TooManyConnections => 1013,
             Self::BadMessage(_) | Self::NotJoined | Self::NotForClients(_) | Self::Version => 4400,
-            Self::Document { .. } => 4422,
+            Self::Document { .. } | Self::TooManyRefused => 4422,
             Self::JoinTimeout | Self::PingTimeout => 4408,
             Self::Replaced => 4409,
             Self::TooManyDocuments | Self::TooManySubscriptions => 4413,
@@ -174,6 +177,7 @@ impl CloseReason {
             | Self::Version
             | Self::NotForClients(_)
             | Self::Document { .. }
+            | Self::TooManyRefused
             | Self::JoinTimeout
             | Self::TooManyDocuments
             | Self::TooManySubscriptions => true,
@@ -199,6 +203,7 @@ impl CloseReason {
             Self::Version => "version",
             Self::NotForClients(_) => "not_for_clients",
             Self::Document { .. } => "document",
+            Self::TooManyRefused => "too_many_refused",
             Self::JoinTimeout => "join_timeout",
             Self::TooManyDocuments => "too_many_documents",
             Self::TooManySubscriptions => "too_many_subscriptions",

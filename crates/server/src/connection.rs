@@ -150,11 +150,17 @@ impl Connection {
         }
     }
 
-    /// Waits until there is room for another frame. Before the frame is read, not after: what was read is always handed on.
+    /// Waits until there is room for another frame, and longer if many of the peer's changes were refused. Before the frame is read, not after: what was read is always handed on.
     async fn room(&self) {
         if !self.budget.has_room() {
             self.is_paused.store(true, Ordering::Relaxed);
             self.budget.room().await;
+            self.is_paused.store(false, Ordering::Relaxed);
+        }
+        let penalty = self.outbox.penalty();
+        if !penalty.is_zero() {
+            self.is_paused.store(true, Ordering::Relaxed);
+            tokio::time::sleep(penalty).await;
             self.is_paused.store(false, Ordering::Relaxed);
         }
     }
@@ -184,8 +190,11 @@ impl Connection {
                 self.send(document, Command::Ephemeral(self.registration.id, Box::new(ephemeral), taken));
             }
             Input::Subscriptions(storages) => {
+                // Counted until the last document has taken it.
+                let taken = Arc::new(taken);
                 for handle in self.documents.values() {
-                    let _ = handle.send(Command::Subscriptions(self.registration.id, storages.clone()));
+                    let (connection, storages) = (self.registration.id, storages.clone());
+                    let _ = handle.send(Command::Subscriptions(connection, storages, taken.clone()));
                 }
             }
             Input::RemoteHeads { document, heads } => {
@@ -199,7 +208,11 @@ impl Connection {
 
     /// Whoever joins again may close next, and that is answered for all that was sent before, too.
     async fn joined(&mut self, reply: Bytes) -> Result<(), CloseReason> {
-        if !self.all_settled().await {
+        // Nothing is read meanwhile, so nothing can be heard of the peer.
+        self.is_paused.store(true, Ordering::Relaxed);
+        let is_settled = self.all_settled().await;
+        self.is_paused.store(false, Ordering::Relaxed);
+        if !is_settled {
             return Err(CloseReason::StoreFailed);
         }
         self.detach_all();

@@ -37,7 +37,7 @@ pub(crate) enum Command {
     /// An ephemeral message.
     Ephemeral(ConnectionId, Box<Ephemeral>, Taken),
     /// The storages that a connection follows.
-    Subscriptions(ConnectionId, Arc<BTreeSet<StorageId>>),
+    Subscriptions(ConnectionId, Arc<BTreeSet<StorageId>>, Arc<Taken>),
     /// What a connection heard of other storages.
     RemoteHeads(ConnectionId, Vec<RemoteHeads>, Taken),
     /// Answered when all that the connection sent before is durable.
@@ -329,7 +329,7 @@ impl Task {
             Command::Ephemeral(connection, ephemeral, _taken) => {
                 self.document.handle_ephemeral(connection, &ephemeral)
             }
-            Command::Subscriptions(connection, storages) => {
+            Command::Subscriptions(connection, storages, _taken) => {
                 self.document.handle_subscriptions(connection, storages)
             }
             Command::RemoteHeads(connection, heads, _taken) => {
@@ -402,6 +402,7 @@ impl Task {
                 for change in &changes {
                     tracing::warn!(%document, peer = %attached.peer, hash = %change.hash, reason = %change.reason, "change refused");
                 }
+                attached.outbox.note_refused(changes.len());
                 if !attached.has_extension {
                     return None;
                 }

@@ -34,6 +34,15 @@ pub(crate) const RETRY_AFTER_MIN: Duration = Duration::from_millis(500);
 /// The latest of these times.
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
+/// Refused changes of one connection for which nothing happens: an application may have made a few by mistake, and sends them again.
+pub(crate) const REFUSED_FREE_MAX: u32 = 16;
+/// For each one more, how long the connection is not read before its next message.
+pub(crate) const REFUSED_PAUSE: Duration = Duration::from_millis(10);
+/// The longest such pause.
+pub(crate) const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Refused changes of one connection after which it is closed.
+pub(crate) const REFUSED_MAX: u32 = 1_000;
+
 // Shutdown.
 
 /// A socket from which nothing came for so long is taken as read empty.

@@ -1,11 +1,14 @@
 //! What waits to be sent on one connection, and the wish to close it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_core::CloseReason;
 use tokio::sync::{Notify, mpsc};
+
+use crate::limits::{REFUSED_FREE_MAX, REFUSED_MAX, REFUSED_PAUSE, REFUSED_PAUSE_MAX};
 
 /// The sending end: held by the documents that the connection has open, and by the hub.
 ///
@@ -28,6 +31,8 @@ pub(crate) struct OutboxReceiver {
 struct Shared {
     waiting_bytes: AtomicUsize,
     bytes_max: usize,
+    /// How many changes of the peer were refused.
+    refused: AtomicU32,
     /// The first reason to close counts.
     close: OnceLock<CloseReason>,
     closing: Notify,
@@ -38,6 +43,7 @@ pub(crate) fn channel(bytes_max: usize) -> (Outbox, OutboxReceiver) {
     let shared = Arc::new(Shared {
         waiting_bytes: AtomicUsize::new(0),
         bytes_max,
+        refused: AtomicU32::new(0),
         close: OnceLock::new(),
         closing: Notify::new(),
     });
@@ -55,6 +61,21 @@ impl Outbox {
             // Fails only if the connection is gone, and then nobody waits for the frame.
             let _ = self.frames.send(frame);
         }
+    }
+
+    /// Changes of the peer were refused. Too many, and the connection is closed.
+    pub(crate) fn note_refused(&self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(REFUSED_MAX);
+        let before = self.shared.refused.fetch_add(count.min(REFUSED_MAX), Ordering::Relaxed);
+        if before.saturating_add(count) >= REFUSED_MAX {
+            self.close(CloseReason::TooManyRefused);
+        }
+    }
+
+    /// How long to wait before more is read from the peer, because much of what it sent was refused.
+    pub(crate) fn penalty(&self) -> Duration {
+        let beyond = self.shared.refused.load(Ordering::Relaxed).saturating_sub(REFUSED_FREE_MAX);
+        (REFUSED_PAUSE * beyond).min(REFUSED_PAUSE_MAX)
     }
 
     /// Closes the connection. What is queued is sent before, if the peer takes it soon.

@@ -294,3 +294,27 @@ async fn the_full_check_lets_ordinary_edits_pass() {
     let mut reader = Client::open(&server, "reader", document(1)).await;
     reader.until("n", 9).await;
 }
+
+#[tokio::test]
+async fn who_sends_poison_on_and_on_is_closed() {
+    let server = TestServer::start(config(), always(Arc::new(MemoryStore::new()))).await;
+    let (chunks, head) = document_of_two();
+    let poison = (0..1_000u64).map(|n| HandMade {
+        deps: vec![head],
+        actor: vec![9, (n / 256) as u8, n as u8],
+        seq: 7,
+        start_op: 12,
+        time: 0,
+        message: vec![],
+        ops: vec![Op::set("a", "b")],
+        extra: vec![],
+        unused_actors: vec![],
+    });
+    let mut poisoner = server.join("poisoner").await;
+    let all = chunks.into_iter().chain(poison.map(|change| change.encode())).collect();
+    poisoner.send(chunks_message(document(1), "poisoner", all)).await;
+    let (code, error) = poisoner.closed().await;
+    assert_eq!((code, error.is_some()), (Some(4422), true));
+    let mut newcomer = Client::open(&server, "newcomer", document(1)).await;
+    newcomer.until("n", 2).await;
+}
