@@ -132,12 +132,6 @@ pub enum CloseReason {
     /// The store failed.
     #[error("the server cannot store changes at the moment")]
     StoreFailed,
-    /// A document could not be read.
-    #[error("document {document} cannot be read at the moment")]
-    DocumentUnreadable {
-        /// Which document.
-        document: DocumentId,
-    },
     /// A change did not pass the full check after others built on it; the document is opened anew without it.
     #[error("document {document} is opened anew, without a change that was refused")]
     DocumentReopened {
@@ -154,10 +148,7 @@ impl CloseReason {
             Self::TextFrame => 1003,
             Self::FrameTooLarge => 1009,
             Self::ShuttingDown => 1012,
-            Self::StoreFailed
-            | Self::DocumentUnreadable { .. }
-            | Self::DocumentReopened { .. }
-            | Self::TooManyConnections => 1013,
+            Self::StoreFailed | Self::DocumentReopened { .. } | Self::TooManyConnections => 1013,
             Self::BadMessage(_) | Self::NotJoined | Self::NotForClients(_) | Self::Version => 4400,
             Self::Document { .. } | Self::TooManyRefused => 4422,
             Self::JoinTimeout | Self::PingTimeout => 4408,
@@ -188,7 +179,6 @@ impl CloseReason {
             | Self::TooManyConnections
             | Self::ShuttingDown
             | Self::StoreFailed
-            | Self::DocumentUnreadable { .. }
             | Self::DocumentReopened { .. } => false,
         }
     }
@@ -214,7 +204,6 @@ impl CloseReason {
             Self::TooManyConnections => "too_many_connections",
             Self::ShuttingDown => "shutting_down",
             Self::StoreFailed => "store_failed",
-            Self::DocumentUnreadable { .. } => "document_unreadable",
             Self::DocumentReopened { .. } => "document_reopened",
         }
     }

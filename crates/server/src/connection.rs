@@ -417,6 +417,10 @@ async fn close(socket: &mut WebSocket, session: &Session, reason: &CloseReason, 
                 break;
             }
         }
+        if *reason == CloseReason::FrameTooLarge {
+            // The rest of the frame is not read, and a socket that goes with something unread takes our close with it.
+            tokio::time::sleep(CLOSE_TIMEOUT).await;
+        }
         Ok::<(), axum::Error>(())
     };
     // A peer that does not answer is left without a farewell.

@@ -186,7 +186,8 @@ fn restore(id: DocumentId, stored: StoredDocument) -> Result<Document, String> {
         .map_err(|(place, error)| format!("stored change {place} of document {id}: {error}"))
 }
 
-/// A document that cannot be read whole is not served at all, least of all as an empty one.
+/// A document that cannot be read whole is not served at all, least of all as an empty one. Whoever asks for it hears nothing, and who closes after
+/// sending something for it is not answered; the other documents of the connection go on.
 async fn refuse(
     hub: &Hub,
     id: DocumentId,
@@ -199,9 +200,7 @@ async fn refuse(
     hub.metrics().documents_unreadable.increment(1);
     loop {
         while let Ok(command) = mailbox.try_recv() {
-            if let Command::Attach(_, attachment) = command {
-                attachment.outbox.close(CloseReason::DocumentUnreadable { document: id });
-            }
+            drop(command);
         }
         if hub.try_forget(id, number, &mailbox) {
             return;

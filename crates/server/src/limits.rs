@@ -58,7 +58,7 @@ pub(crate) const BATCH: usize = 64;
 pub(crate) const RESTORE_INLINE_MAX: usize = 64;
 /// How long a document stays in memory of which nothing is stored.
 pub(crate) const BLANK_IDLE_AFTER: Duration = Duration::from_millis(100);
-/// How often a document that cannot be read looks for somebody else to tell.
+/// How often a document that cannot be read looks whether anybody still asks for it.
 pub(crate) const REFUSED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 // The store.
