@@ -400,6 +400,7 @@ mod tests {
             seq: 1,
             start_op: max_op,
             ops: 1,
+            values: 1,
             bytes: Bytes::new(),
             data: highwater_forge::HandMade {
                 deps: vec![],

@@ -269,7 +269,7 @@ impl Task {
         upload: UploadId,
         unpacked: Result<Vec<Change>, ChunkError>,
     ) -> Result<(), JoinError> {
-        let ops: u64 = unpacked.iter().flatten().map(|change| 1 + change.ops).sum();
+        let ops: u64 = unpacked.iter().flatten().map(|change| 1 + change.values).sum();
         if ops <= UNPACK_INLINE_OPS_MAX {
             self.document.handle_unpacked(upload, unpacked);
             return Ok(());

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use flate2::bufread::DeflateDecoder;
 use sha2::{Digest, Sha256};
 
+use crate::id::ChangeHash;
 use crate::sync::message::{Reader, write_leb128};
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
@@ -94,10 +95,15 @@ impl Chunk {
         Ok(plain.into())
     }
 
+    /// The hash. Only of chunks that are not compressed as a whole.
+    pub(super) fn hash(&self) -> ChangeHash {
+        // Type, length and data stand behind magic bytes and checksum just as they are hashed.
+        ChangeHash(Sha256::digest(&self.bytes[8..]).into())
+    }
+
     /// Whether the checksum is that of the data. Only for chunks that are not compressed as a whole.
     pub(super) fn checksum_is_right(&self) -> bool {
-        // Type, length and data stand behind magic bytes and checksum just as they are hashed.
-        Sha256::digest(&self.bytes[8..])[..4] == self.checksum
+        self.hash().0[..4] == self.checksum
     }
 }
 

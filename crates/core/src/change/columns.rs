@@ -1,12 +1,15 @@
 //! Bounds on what a chunk's columns unfold to, before anything unfolds them.
 //!
 //! Columns are run-length encoded: a dozen bytes can stand for 2^60 operations. So the runs are added up first, and what inflates is inflated
-//! with a limit. Nothing here looks at values; `automerge` checks those afterwards.
+//! with a limit. Nothing here looks at values; the gate does, or `automerge`.
 
 use bytes::Bytes;
 
 use super::chunk::{ChunkError, inflate};
-use crate::limits::{CHANGE_OPS_MAX, COLUMNS_MAX, UNPACKED_BYTES_MAX, UNPACKED_OPS_MAX};
+use crate::id::{ActorId, ChangeHash};
+use crate::limits::{
+    CHANGE_DEPS_MAX, CHANGE_OPS_MAX, COLUMNS_MAX, ID_BYTES_MAX, UNPACKED_BYTES_MAX, UNPACKED_OPS_MAX,
+};
 use crate::sync::message::{MessageError, Reader};
 
 const DEFLATED: u32 = 8;
@@ -17,37 +20,57 @@ const BOOLEAN: u32 = 4;
 const STRING: u32 = 5;
 const RAW_VALUES: u32 = 7;
 
-/// Checks that the data of a change chunk unfolds to a bounded number of operations.
-pub(super) fn check_change(data: &Bytes) -> Result<(), ChunkError> {
-    if change_ops(data)? > CHANGE_OPS_MAX {
-        return Err(ChunkError::TooLarge {
-            what: "number of operations in a change",
-            max: CHANGE_OPS_MAX as usize,
-        });
-    }
-    Ok(())
+/// The column of actions, of which every operation has one.
+const ACTION: u32 = 0x42;
+
+/// What the data of a change chunk says before its operations, and how many those are.
+pub(super) struct Header {
+    pub(super) deps: Vec<ChangeHash>,
+    pub(super) actor: ActorId,
+    pub(super) seq: u64,
+    pub(super) start_op: u64,
+    /// How many actions there are.
+    pub(super) ops: u64,
+    /// How many values the longest column has.
+    pub(super) values: u64,
 }
 
-/// The length of the longest column of a change.
-pub(super) fn change_ops(data: &Bytes) -> Result<u64, ChunkError> {
-    let mut reader = Reader::new(data.clone());
-    let mut read = || -> Result<u64, MessageError> {
-        let deps = reader.leb128()?;
-        for _ in 0..deps {
-            reader.take(32)?;
+impl Header {
+    /// Reads it, and checks that the change unfolds to a bounded number of operations. The operations themselves are not read.
+    pub(super) fn read(data: &Bytes) -> Result<Self, ChunkError> {
+        let mut reader = Reader::new(data.clone());
+        let count = reader.leb128().map_err(short)?;
+        if count > CHANGE_DEPS_MAX as u64 {
+            return Err(ChunkError::TooLarge { what: "list of dependencies", max: CHANGE_DEPS_MAX });
         }
-        reader.prefixed()?; // actor
-        reader.leb128()?; // seq
-        reader.leb128()?; // start op
-        reader.signed_leb128()?; // time
-        reader.prefixed()?; // message
-        for _ in 0..reader.leb128()? {
-            reader.prefixed()?; // other actors
+        let deps = (0..count).map(|_| reader.hash()).collect::<Result<_, _>>().map_err(short)?;
+        let actor = ActorId::from(&take_actor(&mut reader)?[..]);
+        let mut numbers = || -> Result<_, MessageError> {
+            let (seq, start_op) = (reader.leb128()?, reader.leb128()?);
+            reader.signed_leb128()?; // time
+            reader.prefixed()?; // message
+            Ok((seq, start_op, reader.leb128()?))
+        };
+        let (seq, start_op, others) = numbers().map_err(short)?;
+        for _ in 0..others {
+            take_actor(&mut reader)?;
         }
-        let layout = Layout::read(&mut reader)?;
-        layout.longest(&mut reader)
-    };
-    read().map_err(short)
+        let layout = Layout::read(&mut reader).map_err(short)?;
+        let (ops, values) = layout.lengths(&mut reader).map_err(short)?;
+        if values > CHANGE_OPS_MAX {
+            let what = "number of operations in a change";
+            return Err(ChunkError::TooLarge { what, max: CHANGE_OPS_MAX as usize });
+        }
+        Ok(Self { deps, actor, seq, start_op, ops, values })
+    }
+}
+
+fn take_actor(reader: &mut Reader) -> Result<Bytes, ChunkError> {
+    let actor = reader.prefixed().map_err(short)?;
+    if actor.is_empty() || actor.len() > ID_BYTES_MAX {
+        return Err(ChunkError::TooLarge { what: "actor id", max: ID_BYTES_MAX });
+    }
+    Ok(actor)
 }
 
 /// Checks that the data of a document chunk unfolds to a bounded number of changes, operations and bytes.
@@ -109,16 +132,20 @@ impl Layout {
         Ok(Self(columns))
     }
 
-    /// The length of the longest column, in values. Compressed columns count as empty: a change may not have any.
-    fn longest(&self, reader: &mut Reader) -> Result<u64, MessageError> {
-        let mut longest = 0;
+    /// How many actions there are, and how many values the longest column has. Compressed columns count as empty: a change may not have any.
+    fn lengths(&self, reader: &mut Reader) -> Result<(u64, u64), MessageError> {
+        let (mut actions, mut longest) = (0, 0);
         for (spec, len) in &self.0 {
             let column = reader.take(*len)?;
             if spec & DEFLATED == 0 {
-                longest = longest.max(values(*spec, column)?);
+                let values = values(*spec, column)?;
+                longest = longest.max(values);
+                if *spec == ACTION {
+                    actions = values;
+                }
             }
         }
-        Ok(longest)
+        Ok((actions, longest))
     }
 
     fn check_inflated(&self, reader: &mut Reader, bytes: &mut usize) -> Result<(), ChunkError> {

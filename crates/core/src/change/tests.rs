@@ -92,7 +92,6 @@ fn a_run_of_a_trillion_operations_is_refused_at_once() {
     let mut data = vec![0, 1, 7, 1, 1, 0, 0, 0, 1, 0x42, 7];
     data.extend([0x80, 0x80, 0x80, 0x80, 0x80, 0x20, 1]);
     let chunk = change_chunk(&data);
-    assert!(!is_cheap(std::slice::from_ref(&chunk)));
     assert!(matches!(Change::parse(chunk), Err(ChunkError::TooLarge { .. })));
 }
 

@@ -7,9 +7,9 @@
 use super::{History, Index};
 
 /// An answer with fewer changes is found anew as fast as looked up.
-const KEEP_FROM: usize = if cfg!(test) { 2 } else { 32 };
+const KEEP_FROM: usize = if cfg!(test) { 2 } else { 4 };
 /// How many large answers are kept.
-const KEPT_MAX: usize = 16;
+const KEPT_MAX: usize = 32;
 
 /// The ancestors of some changes, and these themselves: everything but [`unseen`](Self::unseen).
 #[derive(Debug, Default)]
