@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf, Bytes};
 use highwater_core::change;
-use highwater_core::document::{AppendId, ConnectionId, Document, Effect, Outgoing, PeerInfo};
+use highwater_core::document::{AppendId, ConnectionId, Document, Effect, Outgoing, PeerInfo, Restoring};
 use highwater_core::sync;
 use highwater_core::wire::{Body, Message, RemoteHeads};
 use highwater_core::{DocumentId, Input, PeerId, Record, Session, StorageId};
+use highwater_forge::mutate::Pool;
+use highwater_forge::{self as forge, HandMade, oracle, stock};
 
 /// More effects than this after one input can only be a loop.
 const EFFECTS_MAX: usize = 100_000;
@@ -53,6 +55,40 @@ fn is_lossy(body: &Body) -> bool {
         | Body::Leave
         | Body::Rejected { .. } => false,
     }
+}
+
+/// Reads the bytes as a change of a small stock document that is wrong somewhere: a byte that chooses the document, eight that choose what is done to one of its
+/// changes, and then groups of three: a place in the change's data, low byte first, and what stands there instead. Whatever is let in must harm no stock client.
+/// Returns whether it was let in.
+pub fn gate(data: &[u8]) -> bool {
+    let Some((head, edits)) = data.split_first_chunk::<9>() else { return false };
+    let changes = stock::document(u64::from(head[0]), 8);
+    let mut restoring = Restoring::new(DocumentId::from_bytes([1; 16]), []);
+    for change in &changes {
+        restoring.add(Bytes::copy_from_slice(change.raw_bytes())).expect("stock changes are let in");
+    }
+    let history: Vec<HandMade> = changes.iter().map(|change| HandMade::decode(change.raw_bytes())).collect();
+    let hashes: Vec<_> = changes.iter().map(|change| change.hash()).collect();
+    let pool = Pool { history: &history, hashes: &hashes };
+    let seed = u64::from_le_bytes(head[1..].try_into().expect("eight bytes"));
+    let mut mutant = pool.mutant_data(&mut forge::Rng::new(seed));
+    for edit in edits.chunks_exact(3) {
+        let place = usize::from(u16::from_le_bytes([edit[0], edit[1]]));
+        if let Some(byte) = mutant.get_mut(place) {
+            *byte = edit[2];
+        }
+    }
+    let chunk = forge::model::chunk(&mutant);
+    let hash = forge::model::hash(&chunk);
+    let is_let_in = restoring.add(chunk.clone()).is_ok() && restoring.contains(&hash);
+    if is_let_in && !hashes.contains(&hash) {
+        let change = automerge::Change::from_bytes(chunk.to_vec()).expect("stock reads what is let in");
+        let all: Vec<_> = changes.into_iter().chain([change]).collect();
+        if let Err(harm) = oracle::check(&all, seed) {
+            panic!("{harm}: {:?}", HandMade::decode(&chunk));
+        }
+    }
+    is_let_in
 }
 
 /// What came of a run.

@@ -193,6 +193,18 @@ fn session_corpus() -> Corpus {
     scripts.into_iter().map(|(name, script)| (name.to_owned(), script)).collect()
 }
 
+/// A document, a change of it, and sometimes other bytes in some places.
+fn gate_corpus() -> Corpus {
+    let mut rng = Rng::new(11);
+    let input = |n: u64| {
+        let mut input = vec![n as u8 * 5];
+        input.extend((0..8).map(|_| rng.below(256) as u8));
+        input.extend((0..n % 3).flat_map(|_| [rng.below(90) as u8, 0, rng.below(256) as u8]));
+        (format!("mutant-{n:02}"), input)
+    };
+    (0..24).map(input).collect()
+}
+
 fn folder(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
 }
@@ -234,10 +246,10 @@ fn mutated(bytes: &[u8], other: &[u8], rng: &mut Rng) -> Vec<u8> {
 }
 
 /// Runs many random changes of a corpus; a panic is reported with what is needed to see it again.
-fn mutate(target: &str, corpus: &Corpus, run: impl Fn(&[u8])) {
+fn mutate(target: &str, corpus: &Corpus, rounds: usize, run: impl Fn(&[u8])) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("HIGHWATER_SEED").unwrap_or(1);
-    let rounds = if std::env::var_os("HIGHWATER_FULL").is_some() { 300_000 } else { 3_000 };
+    let rounds = if std::env::var_os("HIGHWATER_FULL").is_some() { 100 * rounds } else { rounds };
     let inputs: Vec<&Vec<u8>> = corpus.values().collect();
     let mut rng = Rng::new(seed);
     for round in 0..rounds {
@@ -259,7 +271,7 @@ fn the_wire_corpus_reads_and_changes_of_it_do_no_harm() {
     for name in wire_corpus().keys() {
         assert!(fuzz::wire_decode(&corpus[name]), "{name} is read");
     }
-    mutate("wire_decode", &corpus, |input| {
+    mutate("wire_decode", &corpus, 3_000, |input| {
         fuzz::wire_decode(input);
     });
 }
@@ -274,7 +286,17 @@ fn the_session_corpus_plays_and_changes_of_it_do_no_harm() {
     }
     let outcome = fuzz::session(&corpus["every-kind-of-frame"]);
     assert_eq!(outcome.frames, every_kind_of_frame().len());
-    mutate("session", &corpus, |input| {
+    mutate("session", &corpus, 3_000, |input| {
         fuzz::session(input);
+    });
+}
+
+#[test]
+fn the_gate_corpus_and_changes_of_it_do_no_harm() {
+    let corpus = corpus("gate", gate_corpus);
+    let let_in = corpus.values().filter(|input| fuzz::gate(input)).count();
+    assert!(0 < let_in && let_in < corpus.len(), "{let_in} of {} are let in", corpus.len());
+    mutate("gate", &corpus, 1_500, |input| {
+        fuzz::gate(input);
     });
 }

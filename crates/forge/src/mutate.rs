@@ -17,12 +17,7 @@ pub struct Pool<'a> {
 impl Pool<'_> {
     /// A new change by somebody who has a part of the history, or all of it, with mutations. Also says what was done.
     pub fn mutant(&self, rng: &mut Rng) -> (Bytes, String) {
-        let mut change = self.honest(rng);
-        let mut done = String::new();
-        for _ in 0..[1, 1, 1, 2, 4][rng.below(5)] {
-            done.push_str(self.mutate(&mut change, rng));
-            done.push(' ');
-        }
+        let (change, done) = self.mutated(rng);
         if rng.percent(12) {
             let mut data = change.data();
             let at = rng.below(data.len());
@@ -34,6 +29,21 @@ impl Pool<'_> {
             return (chunk(&data), done + "byte");
         }
         (change.encode(), done)
+    }
+
+    /// The data of such a change.
+    pub fn mutant_data(&self, rng: &mut Rng) -> Vec<u8> {
+        self.mutated(rng).0.data()
+    }
+
+    fn mutated(&self, rng: &mut Rng) -> (HandMade, String) {
+        let mut change = self.honest(rng);
+        let mut done = String::new();
+        for _ in 0..[1, 1, 1, 2, 4][rng.below(5)] {
+            done.push_str(self.mutate(&mut change, rng));
+            done.push(' ');
+        }
+        (change, done)
     }
 
     /// A change with operations of an old one, but new: the next of some actor, on top of what that one may have seen.
