@@ -43,6 +43,8 @@ pub const CHANGE_DEPS_MAX: usize = 10_000;
 pub const OP_COUNTER_MAX: u64 = u32::MAX as u64;
 /// How far a change's operations may start above all that are known, for the sake of changes that are still to come.
 pub const OP_GAP_MAX: u64 = 1 << 20;
+/// Longest text that says what a change is about.
+pub const CHANGE_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Furthest time of a change, before and after 1970, in milliseconds or whatever the application counts: what a number of JavaScript holds exactly. Readers
 /// keep differences of times, which must not overflow.
 pub const TIME_MAX: u64 = 1 << 53;

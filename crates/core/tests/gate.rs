@@ -9,8 +9,9 @@ use automerge::{ActorId, AutoCommit, Change, ObjType, ROOT};
 use bytes::Bytes;
 use highwater_core::DocumentId;
 use highwater_core::document::Restoring;
+use highwater_forge::model::action;
 use highwater_forge::mutate::Pool;
-use highwater_forge::{HandMade, Rng, oracle, stock};
+use highwater_forge::{HandMade, Key, Op, OpId, Rng, oracle, stock};
 
 const ID: DocumentId = DocumentId::from_bytes([5; 16]);
 
@@ -143,6 +144,68 @@ fn values_in_texts_are_replaced_one_after_the_other() {
     let beside = other.get_last_local_change().unwrap();
     let refused = document.add(Bytes::copy_from_slice(beside.raw_bytes())).unwrap_err();
     assert!(refused.to_string().contains("has another value already"), "{refused}");
+}
+
+/// A mark from behind any element to behind any other, in texts that several wrote: let in exactly if stock automerge can live with it.
+#[test]
+fn marks_are_let_in_if_they_end_after_they_begin() {
+    quietly(|| {
+        let (mut right, mut wrong) = (0, 0);
+        for seed in seeds(12, 400) {
+            let rng = &mut Rng::new(seed ^ 0xabc);
+            let changes = stock::document(seed, 25);
+            let history: Vec<HandMade> =
+                changes.iter().map(|change| HandMade::decode(change.raw_bytes())).collect();
+            let text = history[0].id(0);
+            let elements: Vec<OpId> = history
+                .iter()
+                .flat_map(|change| change.ops.iter().enumerate().map(|(place, op)| (change.id(place), op)))
+                .filter(|(_, op)| op.insert && op.object.as_ref() == Some(&text))
+                .map(|(id, _)| id)
+                .collect();
+            for _ in 0..12 {
+                let [from, to] = [0; 2].map(|_| elements[rng.below(elements.len())].clone());
+                let marking = marking(&history, &text, from, to);
+                let chunk = marking.encode();
+                let is_let_in = admitted(&changes).unwrap().add(chunk.clone()).is_ok();
+                let all: Vec<_> =
+                    changes.iter().cloned().chain([Change::from_bytes(chunk.to_vec()).unwrap()]).collect();
+                let harm = oracle::check(&all, seed);
+                assert_eq!(is_let_in, harm.is_ok(), "HIGHWATER_SEED={seed}: {harm:?} {marking:?}");
+                if is_let_in { right += 1 } else { wrong += 1 }
+            }
+        }
+        println!("{right} marks were let in, {wrong} kept out");
+        assert!(right > 0 && wrong > 0);
+    });
+}
+
+/// A change on top of everything that marks a part of a text.
+fn marking(history: &[HandMade], text: &OpId, from: OpId, to: OpId) -> HandMade {
+    let hashes: Vec<_> = history.iter().map(HandMade::hash).collect();
+    let is_tip = |hash: &&automerge::ChangeHash| !history.iter().any(|change| change.deps.contains(hash));
+    let mut deps: Vec<_> = hashes.iter().filter(is_tip).copied().collect();
+    deps.sort();
+    let at = |behind: OpId, name: Option<&str>| Op {
+        object: Some(text.clone()),
+        key: Key::Element(behind),
+        insert: true,
+        action: action::MARK,
+        value: if name.is_some() { (2, vec![]) } else { (0, vec![]) },
+        mark_name: name.map(str::to_owned),
+        ..Op::set("", "")
+    };
+    HandMade {
+        deps,
+        actor: vec![222],
+        seq: 1,
+        start_op: history.iter().map(|change| change.start_op + change.ops.len() as u64).max().unwrap(),
+        time: 0,
+        message: vec![],
+        ops: vec![at(from, Some("bold")), at(to, None)],
+        extra: vec![],
+        unused_actors: vec![],
+    }
 }
 
 /// What the oracle complains about in documents that nobody has touched is stock's own, and says nothing about the gate.

@@ -1,7 +1,7 @@
 //! The operations of a change, one by one, without unfolding it.
 
 use super::strict::{self, Booleans, Delta, Flaw, Rle};
-use crate::limits::{OP_COUNTER_MAX, TIME_MAX};
+use crate::limits::{CHANGE_MESSAGE_BYTES_MAX, OP_COUNTER_MAX, TIME_MAX};
 
 /// The columns of a change: their specifications in the order in which they are written.
 const SPECS: [u64; 14] = [0x01, 0x02, 0x11, 0x13, 0x15, 0x34, 0x42, 0x56, 0x57, 0x70, 0x71, 0x73, 0x94, 0xa5];
@@ -111,7 +111,9 @@ impl<'a> Ops<'a> {
         if time.unsigned_abs() > TIME_MAX {
             return Err("the time is too far away");
         }
-        strict::text(&mut input)?; // message
+        if strict::text(&mut input)?.len() > CHANGE_MESSAGE_BYTES_MAX {
+            return Err("the message of the change is too long");
+        }
         let others = read_others(&mut input, author)?;
         let columns = read_columns(&mut input)?;
         let named = vec![false; others.len()];
