@@ -7,11 +7,12 @@ use std::fs;
 use common::{highwater, run, stderr, stdout};
 use tempfile::tempdir;
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "listen",
     "data-dir",
     "open-to-network",
     "log",
+    "check-changes",
     "drain-deadline",
     "idle-document-after",
     "ping-interval",
