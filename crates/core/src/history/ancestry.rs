@@ -8,8 +8,10 @@ use super::{History, Index};
 
 /// An answer with fewer changes is found anew as fast as looked up.
 const KEEP_FROM: usize = if cfg!(test) { 2 } else { 4 };
-/// How many large answers are kept.
+/// How many answers are kept.
 const KEPT_MAX: usize = 32;
+/// How many changes they may have together.
+const KEPT_CHANGES_MAX: usize = 4_000_000;
 
 /// The ancestors of some changes, and these themselves: everything but [`unseen`](Self::unseen).
 #[derive(Debug, Default)]
@@ -60,10 +62,12 @@ impl Views {
         if view.unseen.len() < KEEP_FROM {
             return;
         }
-        if self.kept.len() >= KEPT_MAX {
+        self.kept.push((of, view));
+        let changes =
+            |kept: &[(Vec<Index>, View)]| kept.iter().map(|(_, view)| view.unseen.len()).sum::<usize>();
+        while self.kept.len() > KEPT_MAX || (self.kept.len() > 1 && changes(&self.kept) > KEPT_CHANGES_MAX) {
             self.kept.remove(0);
         }
-        self.kept.push((of, view));
     }
 
     /// Keeps what was the answer for a change's dependencies as the answer for the change itself, which is at `index`.
