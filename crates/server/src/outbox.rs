@@ -144,6 +144,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn refused_changes_slow_down_and_then_close() {
+        let (outbox, receiver) = channel(10);
+        outbox.note_refused(REFUSED_FREE_MAX as usize);
+        assert!(outbox.penalty().is_zero());
+        outbox.note_refused(2);
+        assert_eq!(outbox.penalty(), 2 * REFUSED_PAUSE);
+        outbox.note_refused(500);
+        assert_eq!(outbox.penalty(), REFUSED_PAUSE_MAX);
+        outbox.note_refused(usize::MAX);
+        assert_eq!(receiver.closing().reason().await, CloseReason::TooManyRefused);
+    }
+
+    #[tokio::test]
     async fn the_first_reason_counts() {
         let (outbox, receiver) = channel(10);
         outbox.close(CloseReason::Replaced);
