@@ -41,7 +41,7 @@ fn admitted(changes: &[Change]) -> Result<Restoring, String> {
 fn what_stock_makes_is_let_in() {
     quietly(|| {
         let mut count = 0;
-        for seed in seeds(150, 6_000) {
+        for seed in seeds(150, 6_300) {
             let changes = stock::document(seed, 30 + (seed % 5) as usize * 80);
             count += changes.len();
             if let Err(error) = admitted(&changes) {

@@ -259,24 +259,27 @@ impl Check<'_, '_> {
     ) -> Result<(), OpFlaw> {
         let Place::Element(element) = place else { return Ok(()) };
         let updates = self.gate.ops.updates(element);
-        let replaces = !matches!(op.action, Action::Delete | Action::Increment);
-        if self.gate.ops.object_kind(object) != ObjectKind::Text || (updates.is_empty() && !replaces) {
+        let replaces = op.action != Action::Delete;
+        let is_text = self.gate.ops.object_kind(object) == ObjectKind::Text;
+        // An increment leaves its counter where it is.
+        if !is_text || op.action == Action::Increment || (updates.is_empty() && !replaces) {
             return Ok(());
         }
         let preds: Box<[OpId]> =
             preds.iter().map(|pred| self.resolve(*pred, Role::Predecessor)).collect::<Result<_, _>>()?;
-        let is_replaced = |id: &OpId| updates.iter().any(|update| update.replaced.contains(id));
+        *self.gate.steps += updates.len() as u64;
         for update in updates {
             if self.has_seen(update.id) && update.replaced.iter().any(|replaced| preds.contains(replaced)) {
                 return Err(OpFlaw::Replaced);
             }
         }
-        let values = updates.iter().filter(|update| update.is_value).map(|update| update.id);
-        let mut others = std::iter::once(element).chain(values).filter(|value| !preds.contains(value));
-        if replaces && others.any(|value| !is_replaced(&value)) {
+        let value = updates.last().map_or(Some(element), |update| update.value);
+        let is_gone = value.is_none_or(|value| preds.contains(&value));
+        if replaces && !is_gone {
             return Err(OpFlaw::SecondValue);
         }
-        self.gate.ops.add_update(element, Update { id: self.id, is_value: replaces, replaced: preds });
+        let value = if replaces { Some(self.id) } else { value.filter(|_| !is_gone) };
+        self.gate.ops.add_update(element, Update { id: self.id, value, replaced: preds });
         Ok(())
     }
 

@@ -100,8 +100,8 @@ pub(super) struct OpIndex {
 #[derive(Debug)]
 pub(super) struct Update {
     pub(super) id: OpId,
-    /// Whether it put another value there.
-    pub(super) is_value: bool,
+    /// The value of the element after it.
+    pub(super) value: Option<OpId>,
     /// What it replaced.
     pub(super) replaced: Box<[OpId]>,
 }
