@@ -270,6 +270,7 @@ impl Server {
                         self.outcome.sent += 1;
                         check_outgoing(*id, outgoing);
                     }
+                    Some(Effect::LoadSnapshot | Effect::Bring { .. }) => panic!("there is no snapshot"),
                     Some(Effect::Close { .. }) => {}
                 }
             }

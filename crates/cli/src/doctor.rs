@@ -42,8 +42,14 @@ struct Diagnosis {
     /// Changes that wait for others, and are not part of their document until those come.
     orphans: u64,
     quarantined: u64,
-    /// Size of all changes.
+    /// Documents with a snapshot.
+    compacted: u64,
+    /// Documents that cannot be compacted, each with the change at fault.
+    unfit: Vec<String>,
+    /// Size of all changes: in snapshots, and the others as they came.
     bytes: u64,
+    /// Size of the snapshots' indexes.
+    index_bytes: u64,
     damage: Vec<Damage>,
 }
 
@@ -98,7 +104,15 @@ impl Diagnosis {
         self.documents += 1;
         self.quarantined += checked.stored.quarantined.len() as u64;
         self.bytes += checked.stored.changes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
-        let findings = graph::check(checked.document, &checked.stored, self.is_deep);
+        if let Some(snapshot) = &checked.stored.snapshot {
+            self.compacted += 1;
+            self.bytes += snapshot.document_bytes;
+            self.index_bytes += snapshot.index.len() as u64;
+        }
+        if let Some((hash, reason)) = &checked.stored.unfit {
+            self.unfit.push(format!("document {name}: change {hash}: {reason}"));
+        }
+        let findings = graph::check(&checked, self.is_deep);
         self.changes += findings.document.len() as u64;
         self.orphans += findings.document.orphan_count() as u64;
         findings.faults.into_iter().for_each(|fault| self.damaged(Some(&name), fault.detail));
@@ -118,10 +132,16 @@ impl Diagnosis {
             ("changes", self.changes),
             ("orphans", self.orphans),
             ("quarantined", self.quarantined),
+            ("compacted", self.compacted),
+            ("unfit", self.unfit.len() as u64),
             ("bytes", self.bytes),
+            ("index bytes", self.index_bytes),
             ("damaged", self.damage.len() as u64),
         ];
         rows.iter().for_each(|(label, value)| out.push_str(&format!("{label:12}  {value}\n")));
+        for unfit in &self.unfit {
+            out.push_str(&format!("UNFIT         {unfit}; it is served, and not compacted\n"));
+        }
         for damage in &self.damage {
             let document = damage.document.as_ref().map_or(String::new(), |id| format!("document {id}: "));
             out.push_str(&format!("DAMAGE        {document}{}\n", damage.detail));
@@ -143,7 +163,10 @@ impl Diagnosis {
             "changes": self.changes,
             "orphans": self.orphans,
             "quarantined": self.quarantined,
+            "compacted": self.compacted,
+            "unfit": self.unfit,
             "bytes": self.bytes,
+            "index_bytes": self.index_bytes,
             "damaged": self.damage.len(),
             "damage": damage,
             "ok": self.damage.is_empty(),

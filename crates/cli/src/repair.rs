@@ -87,7 +87,7 @@ impl Report {
         self.problems.extend(
             checked.cut_short.iter().map(|why| format!("document {id}: the rest cannot be read: {why}")),
         );
-        let findings = graph::check(id, &checked.stored, deep);
+        let findings = graph::check(&checked, deep);
         self.problems.extend(findings.faults.iter().map(|fault| format!("document {id}: {}", fault.detail)));
         let records = self.records(id, &checked, &findings);
         self.documents += 1;
@@ -99,15 +99,18 @@ impl Report {
 
     /// The document as it is to be: changes in their old order, then what is in quarantine, before and now.
     fn records(&mut self, id: DocumentId, checked: &CheckedDocument, findings: &Findings) -> Vec<Record> {
-        let part: HashSet<&ChangeHash> = findings.document.changes().map(|(hash, _)| hash).collect();
+        let all = graph::changes(checked).unwrap_or_else(|problem| {
+            self.problems.push(format!("document {id}: {problem}; what came after it is copied"));
+            checked.stored.changes.clone()
+        });
         let at_fault: HashSet<ChangeHash> = findings.faults.iter().filter_map(|fault| fault.hash).collect();
         let mut gone = at_fault.clone();
         let (mut changes, mut quarantined) = (Vec::new(), Vec::new());
-        for bytes in &checked.stored.changes {
+        for bytes in &all {
             // What does not read has been reported, and has no hash to be put into quarantine under.
             let Ok(change) = Change::parse(bytes.clone()) else { continue };
             let depends = change.deps.iter().any(|dep| gone.contains(dep));
-            if part.contains(&change.hash) || !(depends || gone.contains(&change.hash)) {
+            if findings.document.contains(&change.hash) || !(depends || gone.contains(&change.hash)) {
                 changes.push(Record::Change { bytes: bytes.clone() });
                 continue;
             }

@@ -7,7 +7,7 @@ use std::fs;
 use common::{highwater, run, stderr, stdout};
 use tempfile::tempdir;
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 18] = [
     "listen",
     "data-dir",
     "open-to-network",
@@ -15,6 +15,10 @@ const NAMES: [&str; 14] = [
     "check-changes",
     "drain-deadline",
     "idle-document-after",
+    "idle-documents-bytes-max",
+    "open-documents-max",
+    "copies-bytes-max",
+    "compactions-max",
     "ping-interval",
     "request-timeout",
     "join-timeout",

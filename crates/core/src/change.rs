@@ -6,7 +6,7 @@
 mod chunk;
 mod columns;
 pub(crate) mod ops;
-mod strict;
+pub(crate) mod strict;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

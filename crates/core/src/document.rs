@@ -21,15 +21,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::change::{self, Change, ChunkError};
-use crate::history::{History, Index, Verdict};
+use crate::history::{HashPages, History, Index, Verdict};
 use crate::id::{ChangeHash, DocumentId, PeerId, StorageId};
 use crate::limits::{
-    GATE_STEPS_MAX, GATE_STEPS_PER_CHANGE, INBOX_BATCH, ORPHAN_BYTES_MAX, ORPHANS_MAX, PEER_INBOX_MAX,
-    QUARANTINE_MAX, REJECTED_MAX, REMOTE_HEADS_MAX,
+    COMPACT_BYTES_MIN, COMPACT_CHANGES_MIN, COMPACT_SHARE, GATE_STEPS_MAX, GATE_STEPS_PER_CHANGE,
+    INBOX_BATCH, ORPHAN_BYTES_MAX, ORPHANS_MAX, PEER_INBOX_MAX, QUARANTINE_MAX, REJECTED_MAX,
+    REMOTE_HEADS_MAX,
 };
 use crate::record::Record;
+use crate::snapshot::SnapshotInfo;
 use crate::sync::message::MessageError;
-use crate::sync::state::State;
+use crate::sync::state::{Next, State};
 use crate::sync::{self};
 use crate::wire::{Ephemeral, Rejection, RemoteHeads};
 
@@ -80,6 +82,13 @@ pub enum Effect {
         /// The chunks.
         chunks: Vec<Bytes>,
     },
+    /// Bring the document chunk of the stored snapshot, then call [`Document::handle_snapshot`].
+    LoadSnapshot,
+    /// Bring these changes, which only the snapshot holds, then call [`Document::handle_brought`].
+    Bring {
+        /// Their hashes.
+        changes: Vec<ChangeHash>,
+    },
     /// Tell a peer something.
     Send {
         /// Whom.
@@ -114,6 +123,17 @@ pub enum Outgoing {
     RemoteHeads(Vec<RemoteHeads>),
     /// Changes of this peer that were refused for good.
     Rejected(Vec<Rejection>),
+}
+
+/// What a document makes of a new snapshot of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compacted {
+    /// What the snapshot holds is no longer in memory.
+    LetGo,
+    /// Not all of what is in it is known to be durable here. It will be, as soon as the appends that are on their way have ended.
+    TooEarly,
+    /// It counts the changes in another order, as can be when some of them waited for others. It is of no use before the document is opened anew, and no harm.
+    InAnotherOrder,
 }
 
 /// What a peer did wrong. The connection is closed, so that both sides start again from what they know.
@@ -164,6 +184,10 @@ pub struct Document {
     remote_heads: RemoteHeadsBook,
     /// Whether any peer follows a storage. Without, nothing about storages is worth a look at every peer.
     has_followers: bool,
+    /// Peers whose next message needs what only the snapshot holds.
+    hungry: BTreeSet<ConnectionId>,
+    /// Something is being brought from the snapshot. One thing at a time.
+    is_bringing: bool,
     now_ms: f64,
 }
 
@@ -216,6 +240,9 @@ pub enum RestoreError {
         /// Why it does not fit.
         refusal: Refusal,
     },
+    /// The index of the snapshot cannot be read: [made anew](crate::SnapshotIndex::rebuild) it can.
+    #[error("the snapshot's index: {0}")]
+    Index(&'static str),
 }
 
 /// A document that is being read from what a store holds, change by change.
@@ -229,6 +256,20 @@ impl Restoring {
         document.rejected.extend(quarantined);
         document.quarantined = document.rejected.len();
         Self(document)
+    }
+
+    /// Puts what was added so far, which must be nothing, on top of a snapshot.
+    pub fn on(mut self, snapshot: SnapshotInfo) -> Result<Self, RestoreError> {
+        let mut history = snapshot.index.history().map_err(RestoreError::Index)?;
+        if **history.heads() != snapshot.heads || u64::from(history.len()) != snapshot.changes {
+            return Err(RestoreError::Index("it has other changes than the snapshot"));
+        }
+        history.brought_mut().set_snapshot_bytes(snapshot.document_bytes);
+        self.0.history = history;
+        for bytes in snapshot.orphans {
+            self.add(bytes)?;
+        }
+        Ok(self)
     }
 
     /// Adds the next change. On an error it is left out, and whoever only looks may go on.
@@ -286,6 +327,8 @@ impl Document {
             waiting: BTreeSet::new(),
             remote_heads: RemoteHeadsBook::default(),
             has_followers: false,
+            hungry: BTreeSet::new(),
+            is_bringing: false,
             now_ms: 0.0,
         }
     }
@@ -320,14 +363,45 @@ impl Document {
         self.history.len() as usize
     }
 
-    /// The durable changes with their chunks, each after its dependencies; those without their dependencies are left out.
-    pub fn changes(&self) -> impl Iterator<Item = (&ChangeHash, &Bytes)> {
-        (0..self.history.len()).map(|index| (self.history.hash(index), self.history.bytes(index)))
+    /// The durable changes that are in no snapshot, with their chunks, each after its dependencies; those without their dependencies are left out.
+    pub fn tail(&self) -> impl Iterator<Item = (&ChangeHash, &Bytes)> {
+        let durable = self.history.covered()..self.history.len();
+        durable.filter_map(|index| Some((self.history.hash(index), self.history.chunk(index)?)))
     }
 
-    /// The chunks of the changes from a place on, with those that are on their way to disk.
+    /// How many changes only the snapshot holds.
+    pub fn covered(&self) -> usize {
+        self.history.covered() as usize
+    }
+
+    /// The chunks of the changes from a place on, with those that are on their way to disk; none that only the snapshot holds.
     pub fn staged_changes(&self, from: usize) -> Vec<Bytes> {
-        (from as Index..self.history.staged_len()).map(|index| self.history.bytes(index).clone()).collect()
+        let places = from as Index..self.history.staged_len();
+        places.filter_map(|index| self.history.chunk(index).cloned()).collect()
+    }
+
+    /// The changes that wait for dependencies, as chunks, in the order in which they came.
+    pub(crate) fn orphan_chunks(&self) -> Vec<Bytes> {
+        self.orphans.chunks()
+    }
+
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Whether so much has come since the last snapshot that another one pays; see [`COMPACT_CHANGES_MIN`].
+    pub fn wants_compaction(&self) -> bool {
+        let (all, covered) = (self.history.len() as usize, self.covered());
+        let (tail, tail_bytes) = (all - covered, self.history.uncovered_bytes());
+        // What is stored of a change in a snapshot beside the chunk is mostly its hash.
+        let stored = self.history.brought().snapshot_bytes() as usize + 40 * covered;
+        let is_long = tail >= COMPACT_CHANGES_MIN && tail * COMPACT_SHARE >= all;
+        is_long || (tail_bytes >= COMPACT_BYTES_MIN && tail_bytes * 2 >= stored)
+    }
+
+    /// What the document takes up in memory, roughly, in bytes.
+    pub fn size(&self) -> usize {
+        self.history.size() + self.orphans.size()
     }
 
     /// Whether there is no durable change.
@@ -403,6 +477,7 @@ impl Document {
     pub fn detach(&mut self, connection: ConnectionId) {
         let Some(peer) = self.peers.remove(&connection) else { return };
         self.stale.remove(&connection);
+        self.hungry.remove(&connection);
         self.waiting.remove(&connection);
         let waiting =
             peer.inbox.into_iter().filter(|message| peer.info.may_write && !message.chunks.is_empty());
@@ -485,7 +560,40 @@ impl Document {
         self.uploads.clear();
         self.peers.clear();
         self.stale.clear();
+        self.hungry.clear();
         self.waiting.clear();
+    }
+
+    /// The document chunk of the stored snapshot. One that holds more than this document knows to be in it will do.
+    pub fn handle_snapshot(&mut self, chunk: Bytes) {
+        self.history.brought_mut().put_snapshot(chunk);
+        self.feed_hungry();
+    }
+
+    /// Changes that only the snapshot holds, with their hashes.
+    pub fn handle_brought(&mut self, changes: Vec<(ChangeHash, Bytes)>) {
+        let places = changes.into_iter().map(|(hash, chunk)| (self.history.index_of(&hash), chunk));
+        let known: Vec<(Index, Bytes)> = places.filter_map(|(index, chunk)| Some((index?, chunk))).collect();
+        self.history.brought_mut().put_chunks(known.into_iter());
+        self.feed_hungry();
+    }
+
+    fn feed_hungry(&mut self) {
+        self.is_bringing = false;
+        self.stale.append(&mut self.hungry);
+    }
+
+    /// A snapshot of the document is durable: the bytes of the changes in it are let go.
+    pub fn handle_compacted(&mut self, snapshot: &SnapshotInfo) -> Compacted {
+        if snapshot.changes > u64::from(self.history.len()) {
+            return Compacted::TooEarly;
+        }
+        let pages = HashPages(snapshot.index.pages.clone());
+        if self.history.cover(&pages, snapshot.document_bytes) {
+            Compacted::LetGo
+        } else {
+            Compacted::InAnotherOrder
+        }
     }
 
     /// An ephemeral message of an attached peer: for everybody else who has the document open.
@@ -526,13 +634,17 @@ impl Document {
 
     /// The next thing to do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        if let Some(effect) = self.effects.pop_front() {
-            return Some(effect);
-        }
-        while let Some(connection) = self.stale.pop_first() {
+        loop {
+            if let Some(effect) = self.effects.pop_front() {
+                return Some(effect);
+            }
+            let Some(connection) = self.stale.pop_first() else { break };
             if let Some(message) = self.generate(connection) {
                 return Some(Effect::Send { connection, outgoing: Outgoing::Sync(message) });
             }
+        }
+        if self.hungry.is_empty() {
+            self.history.brought_mut().trim();
         }
         self.answer_waiting()
     }
@@ -762,7 +874,20 @@ impl Document {
             return None;
         }
         let need = missing(&self.history, &self.orphans, &self.rejected, peer.state.their_heads());
-        peer.state.generate(&self.history, need)
+        let bring = match peer.state.generate(&self.history, need) {
+            Next::Nothing => return None,
+            Next::Message(message) => return Some(message),
+            Next::NeedsSnapshot => Effect::LoadSnapshot,
+            Next::NeedsChanges(places) => {
+                Effect::Bring { changes: places.into_iter().map(|index| *self.history.hash(index)).collect() }
+            }
+        };
+        peer.is_owed_answer = is_owed;
+        self.hungry.insert(connection);
+        if !std::mem::replace(&mut self.is_bringing, true) {
+            self.effects.push_back(bring);
+        }
+        None
     }
 
     /// Tells those who asked that there is no such document: once nothing is on its way to disk and nobody is about to upload it.

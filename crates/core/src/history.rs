@@ -5,10 +5,14 @@
 //! *staged* ones, which are on their way to disk: new changes may build on them, but no answer names them.
 
 mod ancestry;
+mod brought;
 mod gate;
+mod nodes;
 mod ops;
+mod stored;
 
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,10 +22,13 @@ use crate::id::ChangeHash;
 use crate::limits::{DOCUMENT_CHANGES_MAX, OP_GAP_MAX};
 
 use ancestry::Views;
+use brought::Brought;
 use gate::Gate;
+use nodes::Nodes;
 use ops::{ActorIndex, OpIndex};
 
 pub use gate::{OpFlaw, Role};
+pub(crate) use stored::{HashPages, StoredGraph, find_in_page, page_of};
 
 /// The place of a change in the order of arrival.
 pub(crate) type Index = u32;
@@ -29,13 +36,14 @@ pub(crate) type Index = u32;
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    nodes: Vec<Node>,
-    by_hash: HashMap<ChangeHash, Index>,
+    nodes: Nodes,
     /// The actors, and what they made.
     ops: OpIndex,
     /// The changes, durable or not, that no other depends on.
     tips: BTreeSet<Index>,
     views: Views,
+    /// What was brought back of the changes that only a snapshot holds.
+    brought: Brought,
     /// The greatest counter of any operation.
     max_op: u64,
     /// How many steps judging took so far.
@@ -44,31 +52,6 @@ pub(crate) struct History {
     durable: usize,
     /// The durable changes that no durable change depends on, sorted.
     heads: Arc<Vec<ChangeHash>>,
-}
-
-#[derive(Debug)]
-struct Node {
-    hash: ChangeHash,
-    deps: Deps,
-    /// The greatest counter of an operation in this change and all its ancestors.
-    max_op: u64,
-    bytes: Bytes,
-}
-
-/// Nearly all changes have one dependency.
-#[derive(Debug)]
-enum Deps {
-    One(Index),
-    Many(Box<[Index]>),
-}
-
-impl Deps {
-    fn as_slice(&self) -> &[Index] {
-        match self {
-            Self::One(index) => std::slice::from_ref(index),
-            Self::Many(all) => all,
-        }
-    }
 }
 
 /// Why a change that is well-formed by itself can never be part of this document.
@@ -180,7 +163,7 @@ impl History {
 
     /// Where a durable change stands.
     pub(crate) fn index_of(&self, hash: &ChangeHash) -> Option<Index> {
-        self.by_hash.get(hash).copied().filter(|index| (*index as usize) < self.durable)
+        self.nodes.find(hash).filter(|index| (*index as usize) < self.durable)
     }
 
     /// Whether the change is durable.
@@ -190,19 +173,63 @@ impl History {
 
     /// Whether the change is durable or on its way to disk.
     pub(crate) fn contains_staged(&self, hash: &ChangeHash) -> bool {
-        self.by_hash.contains_key(hash)
+        self.nodes.find(hash).is_some()
     }
 
     pub(crate) fn hash(&self, index: Index) -> &ChangeHash {
-        &self.nodes[index as usize].hash
+        self.nodes.hash(index)
     }
 
-    pub(crate) fn bytes(&self, index: Index) -> &Bytes {
-        &self.nodes[index as usize].bytes
+    /// How many of the first changes only a snapshot holds.
+    pub(crate) fn covered(&self) -> Index {
+        self.nodes.covered()
+    }
+
+    /// The chunk of a change, unless only a snapshot holds it and it was not brought from there.
+    pub(crate) fn chunk(&self, index: Index) -> Option<&Bytes> {
+        self.nodes.chunk(index).or_else(|| self.brought.chunk(index))
+    }
+
+    /// How many bytes the chunks have that no snapshot holds.
+    pub(crate) fn uncovered_bytes(&self) -> usize {
+        self.nodes.chunk_bytes()
+    }
+
+    /// The snapshot that holds the first changes, and chunks that were brought from it.
+    pub(crate) fn brought(&self) -> &Brought {
+        &self.brought
+    }
+
+    /// See [`brought`](Self::brought).
+    pub(crate) fn brought_mut(&mut self) -> &mut Brought {
+        &mut self.brought
+    }
+
+    /// A snapshot of so many bytes holds the changes that these pages list: their chunks are let go. Refused if those are not the first durable ones.
+    pub(crate) fn cover(&mut self, pages: &HashPages, snapshot_bytes: u64) -> bool {
+        let Some(sorted) = pages.places(|index| self.nodes.hashes().get(index as usize)) else {
+            return false;
+        };
+        let is_newer = sorted.len() > self.covered() as usize && sorted.len() <= self.durable;
+        if is_newer {
+            self.nodes.cover(sorted);
+            self.brought = Brought::new(snapshot_bytes);
+        }
+        is_newer
+    }
+
+    /// The chunks of all changes that no snapshot holds, those on their way to disk too.
+    pub(crate) fn uncovered_chunks(&self) -> &[Bytes] {
+        self.nodes.chunks()
+    }
+
+    /// What the history takes up, roughly, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.nodes.size() + self.ops.size() + self.brought.size()
     }
 
     pub(crate) fn deps(&self, index: Index) -> &[Index] {
-        self.nodes[index as usize].deps.as_slice()
+        self.nodes.deps(index)
     }
 
     /// Judges a change, with the staged changes taken as there. One that fits is put behind the others, not durable yet.
@@ -230,7 +257,7 @@ impl History {
         let (view, steps) = views.take(self, &deps);
         self.steps += steps;
         let (author, savepoint) = self.ops.begin(&change.actor);
-        let (nodes, ops, steps) = (&self.nodes[..], &mut self.ops, &mut self.steps);
+        let (nodes, ops, steps) = (&self.nodes, &mut self.ops, &mut self.steps);
         let checked = Gate { nodes, ops, view: &view, author, steps }.check(change);
         if checked.is_ok() {
             views.keep_for_change(self.staged_len(), view);
@@ -252,7 +279,7 @@ impl History {
         if change.seq != expected {
             return Err(Refusal::SeqGap { seq: change.seq, expected });
         }
-        let max_op = deps.iter().map(|dep| self.nodes[*dep as usize].max_op).max().unwrap_or(0);
+        let max_op = deps.iter().map(|dep| self.nodes.max_op(*dep)).max().unwrap_or(0);
         if start_op <= max_op {
             return Err(Refusal::StartOpTooLow { start_op, max_op });
         }
@@ -272,16 +299,11 @@ impl History {
             self.tips.remove(dep);
         }
         self.tips.insert(index);
-        self.by_hash.insert(change.hash, index);
         // Counters have been checked to fit into 32 bits.
         self.ops.actor_mut(author).changes.push((change.start_op as u32, index));
-        let deps = match deps {
-            [one] => Deps::One(*one),
-            _ => Deps::Many(deps.into()),
-        };
         let max_op = change.max_op();
         self.max_op = self.max_op.max(max_op);
-        self.nodes.push(Node { hash: change.hash, deps, max_op, bytes: change.bytes.clone() });
+        self.nodes.push(change.hash, deps, max_op, change.bytes.clone());
     }
 
     /// Makes the first `len` changes known to all: they are durable now.
@@ -293,11 +315,11 @@ impl History {
             return;
         }
         let mut heads: BTreeSet<ChangeHash> = self.heads.iter().copied().collect();
-        for node in &self.nodes[new.clone()] {
-            for dep in node.deps.as_slice() {
-                heads.remove(&self.nodes[*dep as usize].hash);
+        for index in new.clone() {
+            for dep in self.deps(index as Index) {
+                heads.remove(self.hash(*dep));
             }
-            heads.insert(node.hash);
+            heads.insert(*self.hash(index as Index));
         }
         self.durable = new.end;
         self.heads = Arc::new(heads.into_iter().collect());
@@ -306,7 +328,7 @@ impl History {
     /// The places of changes, in order.
     fn indexes(&self, hashes: &[ChangeHash]) -> Option<Vec<Index>> {
         let mut indexes: Vec<Index> =
-            hashes.iter().map(|hash| self.by_hash.get(hash).copied()).collect::<Option<_>>()?;
+            hashes.iter().map(|hash| self.nodes.find(hash)).collect::<Option<_>>()?;
         indexes.sort_unstable();
         Some(indexes)
     }
@@ -316,11 +338,12 @@ impl History {
     /// Walks down from the heads and from the ground at once, latest first, and stops as soon as nothing uncovered is left to look at. So the
     /// cost follows the answer, not the history. `floor` says that the other side has everything before that place; without it, one change on an
     /// old branch would make the walk go down all the way to where it branched off.
-    pub(crate) fn since(&self, ground: &[Index], floor: Index) -> Vec<Index> {
+    pub(crate) fn since(&self, ground: &[Index], floor: Index) -> Stretch {
         if ground.is_empty() {
-            return (floor..self.len()).collect();
+            return Stretch::From(floor..self.len());
         }
-        self.beyond(self.heads.iter().map(|head| self.by_hash[head]), ground, floor).0
+        let beyond = self.beyond(self.heads.iter().filter_map(|head| self.nodes.find(head)), ground, floor);
+        Stretch::Of(beyond.0)
     }
 
     /// The ancestors of `tips`, and these themselves, that are not such of `ground`; and how many steps it took to find them.
@@ -345,6 +368,46 @@ impl History {
         }
         uncovered.reverse();
         (uncovered, steps)
+    }
+}
+
+/// Some changes, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stretch {
+    /// All between two places.
+    From(Range<Index>),
+    /// These.
+    Of(Vec<Index>),
+}
+
+impl Stretch {
+    pub(crate) fn contains(&self, index: Index) -> bool {
+        match self {
+            Self::From(range) => range.contains(&index),
+            Self::Of(all) => all.binary_search(&index).is_ok(),
+        }
+    }
+
+    /// Those from a place on.
+    pub(crate) fn from(&self, place: Index) -> impl Iterator<Item = Index> {
+        let (range, all) = match self {
+            Self::From(range) => (range.start.max(place)..range.end.max(place), &[][..]),
+            Self::Of(all) => (0..0, &all[all.partition_point(|index| *index < place)..]),
+        };
+        range.chain(all.iter().copied())
+    }
+
+    /// How many there are between two places.
+    pub(crate) fn count(&self, within: Range<Index>) -> usize {
+        match self {
+            Self::From(range) => {
+                (range.end.min(within.end)).saturating_sub(range.start.max(within.start)) as usize
+            }
+            Self::Of(all) => {
+                let below = |place: Index| all.partition_point(|index| *index < place);
+                below(within.end).saturating_sub(below(within.start))
+            }
+        }
     }
 }
 
@@ -432,13 +495,13 @@ mod tests {
         stage(&mut history, change(0, &[], 1));
         stage(&mut history, change(1, &[0], 2));
         assert!(history.is_empty() && history.heads().is_empty() && !history.contains(&hash(0)));
-        assert!(history.since(&[], 0).is_empty());
+        assert_eq!(history.since(&[], 0).count(0..9), 0);
         assert_eq!(history.admit(&change(1, &[0], 2)), Verdict::Known);
         history.make_durable(1);
         assert_eq!(**history.heads(), [hash(0)]);
         history.make_durable(2);
         assert_eq!(**history.heads(), [hash(1)]);
-        assert_eq!(history.since(&[0], 0), [1]);
+        assert_eq!(history.since(&[0], 0), Stretch::Of(vec![1]));
     }
 
     #[test]
@@ -495,10 +558,15 @@ mod tests {
             let covered = ancestors(&graph, &ground);
             let expected: Vec<Index> = (0..durable).filter(|n| !covered.contains(n)).map(|n| n as Index).collect();
             let at: Vec<Index> = ground.iter().map(|n| *n as Index).collect();
-            prop_assert_eq!(history.since(&at, 0), expected.clone());
+            let since = |floor| history.since(&at, floor).from(0).collect::<Vec<_>>();
+            prop_assert_eq!(since(0), expected.clone());
+            for place in 0..graph.len() as Index {
+                prop_assert_eq!(history.since(&at, 0).count(place..Index::MAX), expected.iter().filter(|index| **index >= place).count());
+                prop_assert_eq!(history.since(&at, 0).contains(place), expected.contains(&place));
+            }
             // With everything below a place known, the rest of the answer stays the same.
             let floor = (0..durable).take_while(|n| covered.contains(n)).count() as Index;
-            prop_assert_eq!(history.since(&at, floor), expected);
+            prop_assert_eq!(since(floor), expected);
         }
 
         #[test]

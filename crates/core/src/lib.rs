@@ -11,11 +11,13 @@ pub mod limits;
 mod materialised;
 mod record;
 mod session;
+pub mod snapshot;
 pub mod sync;
 pub mod wire;
 
 pub use document::Document;
 pub use id::{ActorId, ChangeHash, DocumentId, PeerId, SessionId, StorageId};
-pub use materialised::{Materialised, first_unfit};
+pub use materialised::{Materialised, Saved, first_unfit};
 pub use record::Record;
 pub use session::{CloseReason, Input, Session};
+pub use snapshot::{Snapshot, SnapshotIndex, SnapshotInfo};

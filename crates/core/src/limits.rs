@@ -66,6 +66,20 @@ pub const QUARANTINE_MAX: usize = 1_000;
 /// Size of the changes in one outgoing sync message, unless a single one is larger; a longer stretch is sent in several, each after an answer.
 /// Clients in Rust take frames of at most 16 MiB unless they are told otherwise.
 pub const SEND_CHANGES_BYTES_MAX: usize = 8 << 20;
+/// Largest snapshot that is sent as one chunk; the changes of a larger one are sent in several messages.
+pub const SNAPSHOT_SENT_BYTES_MAX: u64 = SEND_CHANGES_BYTES_MAX as u64;
+/// Largest snapshot that stays in memory after it was sent, for the next one who opens the document.
+pub const SNAPSHOT_KEPT_BYTES_MAX: u64 = 1 << 20;
+/// Changes that are brought from a snapshot at a time.
+pub const BROUGHT_CHANGES_MAX: usize = 16_384;
+/// Size of the changes that were brought from a snapshot and stay in memory for the next one who lacks them.
+pub const BROUGHT_BYTES_MAX: usize = 16 << 20;
+/// A document is compacted when so many of its changes are in no snapshot, and they are at least one in [`COMPACT_SHARE`].
+pub const COMPACT_CHANGES_MIN: usize = 1_000;
+/// See [`COMPACT_CHANGES_MIN`].
+pub const COMPACT_SHARE: usize = 8;
+/// Or when the changes in no snapshot have so many bytes, and at least half as many as what is stored for those that are.
+pub const COMPACT_BYTES_MIN: usize = 4 << 20;
 /// Changes sent to a peer that it has not answered, beyond which new heads alone do not start another message.
 pub const UNANSWERED_CHANGES_MAX: usize = 4_096;
 /// Sync messages with at most this many bytes of changes are unpacked at once; longer ones on the blocking pool.

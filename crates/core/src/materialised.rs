@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use automerge::{Automerge, Change, LoadOptions, OnPartialLoad, ReadDoc, VerificationMode};
 use bytes::Bytes;
 
+use crate::id::ChangeHash;
+
 /// A document with its values.
 #[derive(Debug, Clone, Default)]
 pub struct Materialised(Automerge);
@@ -14,18 +16,66 @@ impl Materialised {
     pub fn apply(&mut self, changes: &[Bytes]) -> Result<(), String> {
         // A panic may leave anything behind, so it is a copy that is worked on.
         let mut document = self.0.clone();
-        guarded(|| {
-            let parse = |bytes: &Bytes| Change::from_bytes(bytes.to_vec()).map_err(|error| error.to_string());
-            let changes = changes.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-            document.apply_changes(changes).map_err(|error| error.to_string())?;
-            if document.get_missing_deps(&[]).is_empty() {
-                Ok(())
-            } else {
-                Err("a dependency is missing".to_owned())
-            }
-        })?;
+        guarded(|| apply(&mut document, changes))?;
         self.0 = document;
         Ok(())
+    }
+
+    /// The changes that no other depends on, sorted.
+    pub fn heads(&self) -> Vec<ChangeHash> {
+        let mut heads: Vec<ChangeHash> = self.0.get_heads().iter().map(|head| ChangeHash(head.0)).collect();
+        heads.sort_unstable();
+        heads
+    }
+
+    /// What the document takes up in memory, roughly, in bytes.
+    pub fn size(&self) -> usize {
+        let stats = self.0.stats();
+        // Measured with automerge 0.12: hashes, their index and the clocks of changes; columns of operations, with their indexes.
+        1_000 + 200 * stats.num_changes as usize + 60 * stats.num_ops as usize
+    }
+
+    /// Loads a document chunk.
+    pub fn load(chunk: &[u8]) -> Result<Self, String> {
+        guarded(|| {
+            Automerge::load_with_options(chunk, strictly()).map(Self).map_err(|error| error.to_string())
+        })
+    }
+
+    /// The document with these change chunks, with nothing missing between them.
+    pub fn extended(mut self, changes: &[Bytes]) -> Result<Self, String> {
+        guarded(|| {
+            apply(&mut self.0, changes)?;
+            Ok(self)
+        })
+    }
+
+    /// Saves the document, loads what was saved, and checks that this is the same document.
+    pub fn save_checked(&self) -> Result<Saved, String> {
+        guarded(|| {
+            let bytes = Bytes::from(self.0.save());
+            let loaded = Automerge::load_with_options(&bytes, strictly())
+                .map_err(|error| format!("saved, it does not load again: {error}"))?;
+            let mut heads: Vec<ChangeHash> =
+                loaded.get_heads().iter().map(|head| ChangeHash(head.0)).collect();
+            heads.sort_unstable();
+            if loaded.get_heads() != self.0.get_heads() {
+                return Err("saved and loaded, it is another document".to_owned());
+            }
+            Ok(Saved { changes: loaded.get_changes_meta(&[]).len(), bytes, heads })
+        })
+    }
+
+    /// Some of the document's changes as chunks, in no particular order. Costs time for each of them, and a little for the whole document.
+    pub fn changes(&self, hashes: &[ChangeHash]) -> Result<Vec<(ChangeHash, Bytes)>, String> {
+        guarded(|| {
+            let wanted = hashes.iter().map(|hash| automerge::ChangeHash(hash.0));
+            let bundle = self.0.bundle(wanted).map_err(|error| error.to_string())?;
+            let changes = bundle.to_changes().map_err(|error| error.to_string())?;
+            let chunk =
+                |change: &Change| (ChangeHash(change.hash().0), Bytes::copy_from_slice(change.raw_bytes()));
+            Ok(changes.iter().map(chunk).collect())
+        })
     }
 
     /// [Applies](Self::apply) changes and [checks](Self::check_saved) that the document can be saved and loaded with them. Otherwise nothing is applied, and it says at
@@ -49,19 +99,30 @@ impl Materialised {
 
     /// Saves the document and loads it again.
     pub fn check_saved(&self) -> Result<(), String> {
-        guarded(|| {
-            let options = LoadOptions::new()
-                .on_partial_load(OnPartialLoad::Error)
-                .verification_mode(VerificationMode::Check);
-            let loaded = Automerge::load_with_options(&self.0.save(), options)
-                .map_err(|error| format!("saved, it does not load again: {error}"))?;
-            if loaded.get_heads() == self.0.get_heads() {
-                Ok(())
-            } else {
-                Err("saved and loaded, it is another document".to_owned())
-            }
-        })
+        self.save_checked().map(drop)
     }
+}
+
+/// A document as it was saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// The document chunk.
+    pub bytes: Bytes,
+    /// The changes that no other depends on, sorted.
+    pub heads: Vec<ChangeHash>,
+    /// How many changes it has.
+    pub changes: usize,
+}
+
+fn strictly<'a>() -> LoadOptions<'a> {
+    LoadOptions::new().on_partial_load(OnPartialLoad::Error).verification_mode(VerificationMode::Check)
+}
+
+fn apply(document: &mut Automerge, changes: &[Bytes]) -> Result<(), String> {
+    let parse = |bytes: &Bytes| Change::from_bytes(bytes.to_vec()).map_err(|error| error.to_string());
+    let changes = changes.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    document.apply_changes(changes).map_err(|error| error.to_string())?;
+    if document.get_missing_deps(&[]).is_empty() { Ok(()) } else { Err("a dependency is missing".to_owned()) }
 }
 
 impl From<Automerge> for Materialised {
@@ -73,10 +134,12 @@ impl From<Automerge> for Materialised {
 /// The first of these changes with which the document cannot be materialised, saved and loaded again, and why. They stand in an order in which
 /// each comes after its dependencies.
 pub fn first_unfit(changes: &[Bytes]) -> Option<(usize, String)> {
-    let check = |len: usize| {
-        let mut document = Materialised::default();
-        document.apply(&changes[..len]).and_then(|()| document.check_saved())
-    };
+    first_unfit_on(&Materialised::default(), changes)
+}
+
+/// The same for changes that are added to a document.
+pub(crate) fn first_unfit_on(base: &Materialised, changes: &[Bytes]) -> Option<(usize, String)> {
+    let check = |len: usize| base.clone().extended(&changes[..len])?.check_saved();
     let mut reason = check(changes.len()).err()?;
     // Fits with the first `fits` of them, and not with the first `fails`.
     let (mut fits, mut fails) = (0, changes.len());

@@ -121,6 +121,9 @@ pub enum CloseReason {
     /// No sign of life.
     #[error("no answer to a ping")]
     PingTimeout,
+    /// The server has no room for more open documents, and this connection has the most.
+    #[error("the server has as many documents open as it takes, and this connection has the most of them")]
+    TooManyOpenDocuments,
     /// More connections than this server takes.
     #[error("the server has as many connections as it takes")]
     TooManyConnections,
@@ -148,7 +151,10 @@ impl CloseReason {
             Self::TextFrame => 1003,
             Self::FrameTooLarge => 1009,
             Self::ShuttingDown => 1012,
-            Self::StoreFailed | Self::DocumentReopened { .. } | Self::TooManyConnections => 1013,
+            Self::StoreFailed
+            | Self::DocumentReopened { .. }
+            | Self::TooManyConnections
+            | Self::TooManyOpenDocuments => 1013,
             Self::BadMessage(_) | Self::NotJoined | Self::NotForClients(_) | Self::Version => 4400,
             Self::Document { .. } | Self::TooManyRefused => 4422,
             Self::JoinTimeout | Self::PingTimeout => 4408,
@@ -177,6 +183,7 @@ impl CloseReason {
             | Self::NotReading
             | Self::PingTimeout
             | Self::TooManyConnections
+            | Self::TooManyOpenDocuments
             | Self::ShuttingDown
             | Self::StoreFailed
             | Self::DocumentReopened { .. } => false,
@@ -202,6 +209,7 @@ impl CloseReason {
             Self::NotReading => "not_reading",
             Self::PingTimeout => "ping_timeout",
             Self::TooManyConnections => "too_many_connections",
+            Self::TooManyOpenDocuments => "too_many_open_documents",
             Self::ShuttingDown => "shutting_down",
             Self::StoreFailed => "store_failed",
             Self::DocumentReopened { .. } => "document_reopened",

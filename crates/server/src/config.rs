@@ -16,6 +16,15 @@ pub struct Config {
     pub join_timeout: Duration,
     /// How long a document that nobody has open stays in memory.
     pub idle_document_after: Duration,
+    /// How many bytes the documents may take up that nobody has open and that are still in memory; beyond that, those go that were not
+    /// used for longest.
+    pub idle_documents_bytes_max: usize,
+    /// How many documents may be in memory. If nobody's document can go, the connection is closed that has most of them open.
+    pub open_documents_max: usize,
+    /// How many bytes the documents may take up that are kept with all their values, for what needs these.
+    pub copies_bytes_max: usize,
+    /// How many documents are compacted at once.
+    pub compactions_max: usize,
     /// How long a shutdown may take.
     pub drain_deadline: Duration,
     /// How many connections are taken at once.
@@ -49,6 +58,10 @@ impl Default for Config {
             request_timeout: Duration::from_secs(10),
             join_timeout: Duration::from_secs(10),
             idle_document_after: Duration::from_secs(30),
+            idle_documents_bytes_max: 256 << 20,
+            open_documents_max: 200_000,
+            copies_bytes_max: 256 << 20,
+            compactions_max: 1,
             drain_deadline: Duration::from_secs(20),
             connections_max: 50_000,
             http_sockets_max: 1_024,

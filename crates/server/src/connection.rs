@@ -247,7 +247,7 @@ impl Connection {
         let subscriptions = self.session.subscriptions();
         let info = PeerInfo { peer, may_write: true, storage, subscriptions };
         let attachment = Attachment { info, outbox: self.outbox.clone(), has_extension: self.is_extended };
-        let handle = self.hub.open(document);
+        let handle = self.hub.open_for(self.registration.id, document);
         let _ = handle.send(Command::Attach(self.registration.id, Box::new(attachment)));
         self.documents.insert(document, handle.clone());
         Some(handle)
@@ -257,6 +257,7 @@ impl Connection {
         for (_, handle) in self.documents.drain() {
             let _ = handle.send(Command::Detach(self.registration.id));
         }
+        self.hub.closed_all(self.registration.id);
     }
 
     /// Waits until all that was read is durable. `false` if it is not, or somebody wants the connection closed for another reason meanwhile.

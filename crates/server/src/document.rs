@@ -5,25 +5,30 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either, MapErr, TryFutureExt, pending};
 use futures::stream::{FuturesUnordered, StreamExt};
 use highwater_core::change::{self, Change, ChunkError};
-use highwater_core::document::{AppendId, ConnectionId, Effect, Outgoing, PeerInfo, UploadId};
+use highwater_core::document::{AppendId, Compacted, ConnectionId, Effect, Outgoing, PeerInfo, UploadId};
 use highwater_core::limits::UNPACK_INLINE_OPS_MAX;
 use highwater_core::wire::{Body, Ephemeral, Message, RemoteHeads, encode_sync};
-use highwater_core::{CloseReason, Document, DocumentId, PeerId, Record, StorageId};
-use highwater_storage::{Store, StoreError, StoreFuture, StoredDocument};
+use highwater_core::{
+    ChangeHash, CloseReason, Document, DocumentId, PeerId, Record, SnapshotInfo, StorageId,
+};
+use highwater_storage::{Note, Store, StoreError, StoreFuture};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinError;
 
 use crate::budget::Taken;
+use crate::compaction::Outcome;
 use crate::config::CheckChanges;
+use crate::copies;
 use crate::full_check::{AppendError, FullCheck};
 use crate::hub::Hub;
-use crate::limits::{BATCH, BLANK_IDLE_AFTER, REFUSED_CHECK_INTERVAL, RESTORE_INLINE_MAX};
+use crate::limits::{BATCH, BLANK_IDLE_AFTER, REFUSED_CHECK_INTERVAL};
+use crate::open::{self, Opened};
 use crate::outbox::Outbox;
 
 /// What can be asked of a document.
@@ -42,6 +47,12 @@ pub(crate) enum Command {
     RemoteHeads(ConnectionId, Vec<RemoteHeads>, Taken),
     /// Answered when all that the connection sent before is durable.
     Settle(ConnectionId, oneshot::Sender<()>),
+    /// Whether a change is durable and part of the document.
+    Contains(ChangeHash, oneshot::Sender<bool>),
+    /// A compaction of the document has ended.
+    Compacted(Outcome),
+    /// There is no room for a document that nobody uses.
+    LetGo,
 }
 
 /// A connection that opens a document.
@@ -53,6 +64,24 @@ pub(crate) struct Attachment {
 
 /// Where to send commands.
 pub(crate) type Handle = Arc<mpsc::UnboundedSender<Command>>;
+
+/// What was brought from the snapshot.
+enum Brought {
+    Snapshot(Bytes),
+    Changes(Vec<(ChangeHash, Bytes)>),
+}
+
+/// Where the document stands with being compacted.
+enum Compaction {
+    /// It may be asked for, once the document has so many changes.
+    From(usize),
+    /// It was asked for.
+    Asked,
+    /// A snapshot is stored, of which not all is known to be durable here.
+    Stored(Arc<SnapshotInfo>),
+    /// A change keeps it from being compacted.
+    Unfit,
+}
 
 type Unpacked = (UploadId, Result<Vec<Change>, ChunkError>);
 
@@ -82,6 +111,15 @@ struct Task {
     /// On their way to disk, in order; only the first one is waited for.
     appends: VecDeque<Append>,
     unpacking: FuturesUnordered<BoxFuture<'static, Unpacked>>,
+    /// At most one.
+    bringing: FuturesUnordered<BoxFuture<'static, Result<Brought, String>>>,
+    compaction: Compaction,
+    /// How many records are stored, or on their way.
+    records: u64,
+    /// What the store has noted for when the document is closed is still so.
+    is_noted: bool,
+    /// It is to go as soon as nobody uses it.
+    must_go: bool,
     full_check: Option<Box<FullCheck>>,
 }
 
@@ -119,6 +157,8 @@ enum End {
     StoreFailed(StoreError),
     /// What is in memory is of no use: a change that others may build on already did not pass the full check.
     Unfit(String),
+    /// What is stored cannot be read any more.
+    Unreadable(String),
     /// The hub has no more use for it.
     Discarded,
 }
@@ -127,37 +167,23 @@ enum End {
 pub(crate) async fn run(hub: Arc<Hub>, start: Start) {
     let Start { id, task: number, store, mut discarded, mut mailbox } = start;
     // Boxed, like all that is rare here: a task's memory is that of its largest state.
-    let loaded = tokio::select! {
-        loaded = Box::pin(load(&*store, id)) => loaded,
+    let opened = tokio::select! {
+        opened = Box::pin(open::open(&*store, id)) => opened,
         _ = discarded.changed() => return,
     };
-    let document = match loaded {
-        Ok(document) => document,
+    let opened = match opened {
+        Ok(opened) => opened,
         Err(error) => return Box::pin(refuse(&hub, id, number, mailbox, discarded, &error)).await,
     };
     let full_check = match hub.config().check_changes {
         CheckChanges::Index => None,
-        CheckChanges::Full => match Box::pin(FullCheck::open(&document)).await {
+        CheckChanges::Full => match Box::pin(FullCheck::open(&opened.document, &*store)).await {
             Ok(check) => Some(Box::new(check)),
             Err(error) => return Box::pin(refuse(&hub, id, number, mailbox, discarded, &error)).await,
         },
     };
     hub.metrics().documents_open.increment(1);
-    let (id_text, attached, appends) = (id.to_string(), HashMap::new(), VecDeque::new());
-    let (unsettled, ending, unpacking) = (HashMap::new(), VecDeque::new(), FuturesUnordered::new());
-    let mut task = Task {
-        hub,
-        number,
-        store,
-        document,
-        id_text,
-        attached,
-        unsettled,
-        ending,
-        appends,
-        unpacking,
-        full_check,
-    };
+    let mut task = Task::new(hub, number, store, opened, full_check);
     let end = task.serve(&mut mailbox, &mut discarded).await;
     task.hub.metrics().documents_open.decrement(1);
     match end {
@@ -165,25 +191,17 @@ pub(crate) async fn run(hub: Arc<Hub>, start: Start) {
             task.document.handle_append_failed();
             task.hub.store_failed(&task.store, &error);
         }
-        End::Unfit(reason) => task.let_go(mailbox, &reason),
+        End::Unfit(reason) => {
+            tracing::warn!(document = %id, %reason, "a change did not pass the full check");
+            mailbox.close();
+            task.let_go(&mut mailbox);
+        }
+        End::Unreadable(error) => {
+            task.let_go(&mut mailbox);
+            Box::pin(refuse(&task.hub, id, number, mailbox, discarded, &error)).await;
+        }
         End::Idle | End::Discarded => {}
     }
-}
-
-async fn load(store: &dyn Store, id: DocumentId) -> Result<Document, String> {
-    let Some(stored) = store.load(id).await.map_err(|error| error.to_string())? else {
-        return Ok(Document::new(id));
-    };
-    if stored.changes.len() <= RESTORE_INLINE_MAX {
-        return restore(id, stored);
-    }
-    tokio::task::spawn_blocking(move || restore(id, stored)).await.map_err(|error| error.to_string())?
-}
-
-fn restore(id: DocumentId, stored: StoredDocument) -> Result<Document, String> {
-    let quarantined = stored.quarantined.into_iter().map(|change| (change.hash, change.reason));
-    Document::restore(id, stored.changes, quarantined)
-        .map_err(|(place, error)| format!("stored change {place} of document {id}: {error}"))
 }
 
 /// A document that cannot be read whole is not served at all, least of all as an empty one. Whoever asks for it hears nothing, and who closes after
@@ -213,6 +231,37 @@ async fn refuse(
 }
 
 impl Task {
+    fn new(
+        hub: Arc<Hub>,
+        number: u64,
+        store: Arc<dyn Store>,
+        opened: Opened,
+        full_check: Option<Box<FullCheck>>,
+    ) -> Self {
+        let Opened { document, records, is_noted, is_unfit, has_bad_index } = opened;
+        let compaction = if is_unfit { Compaction::Unfit } else { Compaction::From(0) };
+        let mut task = Self {
+            hub,
+            number,
+            store,
+            id_text: document.id().to_string(),
+            document,
+            attached: HashMap::new(),
+            unsettled: HashMap::new(),
+            ending: VecDeque::new(),
+            appends: VecDeque::new(),
+            unpacking: FuturesUnordered::new(),
+            bringing: FuturesUnordered::new(),
+            compaction,
+            records,
+            is_noted,
+            must_go: false,
+            full_check,
+        };
+        task.compact_if(has_bad_index);
+        task
+    }
+
     async fn serve(
         &mut self,
         mailbox: &mut mpsc::UnboundedReceiver<Command>,
@@ -220,13 +269,10 @@ impl Task {
     ) -> End {
         let mut commands = Vec::new();
         loop {
-            // One of which nothing is stored costs nothing to open again.
-            let is_blank = self.document.is_empty() && self.document.orphan_count() == 0;
-            let idle_after = self.hub.config().idle_document_after;
-            let idle_after = if is_blank { idle_after.min(BLANK_IDLE_AFTER) } else { idle_after };
-            let is_idle = self.document.is_idle() && self.unpacking.is_empty();
-            let idle =
-                if is_idle { Either::Left(tokio::time::sleep(idle_after)) } else { Either::Right(pending()) };
+            let idle = match self.idle_after() {
+                Some(after) => Either::Left(tokio::time::sleep(after)),
+                None => Either::Right(pending()),
+            };
             let append = match self.appends.front_mut() {
                 Some(append) => Either::Left(&mut append.stored),
                 None => Either::Right(pending()),
@@ -251,16 +297,52 @@ impl Task {
                         return End::Unfit(error.to_string());
                     }
                 }
+                Some(brought) = self.bringing.next() => match brought {
+                    Ok(Brought::Snapshot(chunk)) => self.document.handle_snapshot(chunk),
+                    Ok(Brought::Changes(changes)) => self.document.handle_brought(changes),
+                    Err(error) => return End::Unreadable(error),
+                },
                 () = idle => {
+                    if let Err(error) = self.note_closing().await {
+                        return End::StoreFailed(error);
+                    }
                     if self.hub.try_forget(self.document.id(), self.number, mailbox) {
                         return End::Idle;
                     }
+                    // Somebody has come.
+                    self.must_go = false;
                 }
                 _ = discarded.changed() => return End::Discarded,
             }
             self.carry_out();
             self.settle();
         }
+    }
+
+    /// How long the document stays as it is, if nobody uses it.
+    fn idle_after(&self) -> Option<Duration> {
+        if !self.document.is_idle() || !self.unpacking.is_empty() {
+            return None;
+        }
+        let after = self.hub.config().idle_document_after;
+        // One of which nothing is stored costs nothing to open again.
+        let is_blank = self.document.is_empty() && self.document.orphan_count() == 0;
+        let after = if is_blank { after.min(BLANK_IDLE_AFTER) } else { after };
+        if self.must_go {
+            return Some(Duration::ZERO);
+        }
+        self.hub.is_idle(self.document.id(), self.number, self.document.size());
+        Some(after)
+    }
+
+    /// What is known of the document now answers questions about it until it is opened again.
+    async fn note_closing(&mut self) -> Result<(), StoreError> {
+        if std::mem::replace(&mut self.is_noted, true) {
+            return Ok(());
+        }
+        let (changes, heads) = (self.document.len() as u64, self.document.heads().to_vec());
+        let note = Note::Closed { records: self.records, changes, heads };
+        self.store.put_note(self.document.id(), note).await
     }
 
     /// An upload was taken apart. If there is much to check, that happens where it holds up nobody else.
@@ -289,14 +371,34 @@ impl Task {
         if let Some(append) = self.appends.pop_front() {
             self.hub.metrics().append_seconds.record(append.asked.elapsed());
             self.document.handle_appended(append.id);
+            if let Compaction::Stored(snapshot) = &self.compaction {
+                self.compacted(snapshot.clone());
+            }
+            self.compact_if(false);
         }
     }
 
-    /// Sends everybody away: they connect again, to a document that was read anew and knows what it refuses.
-    fn let_go(&mut self, mut mailbox: mpsc::UnboundedReceiver<Command>, reason: &str) {
+    /// Asks for a compaction if one pays, or is needed.
+    fn compact_if(&mut self, is_needed: bool) {
+        let Compaction::From(len) = self.compaction else { return };
+        if is_needed || self.document.len() >= len && self.document.wants_compaction() {
+            self.compaction = Compaction::Asked;
+            self.hub.compact(self.document.id(), self.store.clone());
+        }
+    }
+
+    fn compacted(&mut self, snapshot: Arc<SnapshotInfo>) {
+        self.compaction = match self.document.handle_compacted(&snapshot) {
+            Compacted::TooEarly => Compaction::Stored(snapshot),
+            Compacted::LetGo => Compaction::From(0),
+            // Nothing was let go, so it would pay again at once.
+            Compacted::InAnotherOrder => Compaction::From(2 * self.document.len()),
+        };
+    }
+
+    /// Sends everybody away: they connect again, to a document that was read anew.
+    fn let_go(&mut self, mailbox: &mut mpsc::UnboundedReceiver<Command>) {
         let document = self.document.id();
-        tracing::warn!(%document, %reason, "a change did not pass the full check");
-        mailbox.close();
         let waiting = std::iter::from_fn(|| mailbox.try_recv().ok()).filter_map(|command| match command {
             Command::Attach(_, attachment) => Some(attachment.outbox),
             _ => None,
@@ -310,6 +412,7 @@ impl Task {
             Command::Attach(connection, attachment) => {
                 let Attachment { info, outbox, has_extension } = *attachment;
                 let peer = info.peer.clone();
+                self.must_go = false;
                 self.attached.insert(connection, Attached { peer, outbox, has_extension });
                 self.document.attach(connection, info);
             }
@@ -338,6 +441,16 @@ impl Task {
             Command::Settle(connection, done) => {
                 self.unsettled.entry(connection).or_default().waiting.push(done)
             }
+            Command::Contains(hash, answer) => {
+                // Whoever asked may be gone.
+                let _ = answer.send(self.document.contains(&hash));
+            }
+            Command::Compacted(Outcome::Stored(snapshot)) => self.compacted(snapshot),
+            Command::Compacted(Outcome::Unfit) => self.compaction = Compaction::Unfit,
+            Command::Compacted(Outcome::Failed) => {
+                self.compaction = Compaction::From(2 * self.document.len());
+            }
+            Command::LetGo => self.must_go = true,
         }
     }
 
@@ -348,6 +461,8 @@ impl Task {
                     self.append(id, records);
                 }
                 Effect::Unpack { upload, chunks } => self.unpack(upload, chunks),
+                Effect::LoadSnapshot => self.load_snapshot(),
+                Effect::Bring { changes } => self.bring(changes),
                 Effect::Send { connection, outgoing } => self.send(connection, outgoing),
                 Effect::Close { connection, fault } => self.close(connection, fault),
             }
@@ -357,6 +472,8 @@ impl Task {
     fn append(&mut self, id: AppendId, records: Vec<Record>) {
         let changes = records.iter().filter(|record| matches!(record, Record::Change { .. })).count();
         self.hub.metrics().changes_received.increment(changes as u64);
+        self.records += changes as u64;
+        self.is_noted = false;
         let asked = Instant::now();
         let stored: Stored = match &mut self.full_check {
             None => Either::Left(self.store.append(self.document.id(), records).map_err(AppendError::Store)),
@@ -373,6 +490,20 @@ impl Task {
             let unpacked = tokio::task::spawn_blocking(move || change::unpack(&chunks)).await;
             // The parsers' panics are caught; this one is ours, and the sender must hear of it.
             (upload, unpacked.unwrap_or_else(|error| Err(ChunkError::Malformed(error.to_string()))))
+        }));
+    }
+
+    fn load_snapshot(&self) {
+        let (store, id) = (self.store.clone(), self.document.id());
+        self.bringing
+            .push(Box::pin(async move { open::load_snapshot(&*store, id).await.map(Brought::Snapshot) }));
+    }
+
+    fn bring(&self, changes: Vec<ChangeHash>) {
+        let (copies, turns) = (self.hub.copies().clone(), self.hub.unpacking());
+        let (store, id) = (self.store.clone(), self.document.id());
+        self.bringing.push(Box::pin(async move {
+            copies::bring(copies, turns, store, id, changes).await.map(Brought::Changes)
         }));
     }
 

@@ -9,6 +9,8 @@ use highwater_core::change::Change;
 use highwater_core::{Document, Materialised, Record};
 use highwater_storage::{Store, StoreError};
 
+use crate::open::{blocking, load_snapshot};
+
 /// The copy of one document.
 pub(crate) struct FullCheck {
     copy: Arc<Mutex<Materialised>>,
@@ -27,14 +29,22 @@ pub(crate) enum AppendError {
 
 impl FullCheck {
     /// A copy of a document that was opened.
-    pub(crate) async fn open(document: &Document) -> Result<Self, String> {
-        let changes = document.staged_changes(0);
-        let (mut copy, checked) = (Materialised::default(), changes.len());
-        let made = tokio::task::spawn_blocking(move || copy.add(&changes).map(|()| copy));
-        let copy = made.await.map_err(|error| error.to_string())?;
-        let copy = copy.map_err(|(place, reason)| {
-            format!("change number {place} cannot be materialised: {reason}; see `highwater doctor --deep`")
-        })?;
+    pub(crate) async fn open(document: &Document, store: &dyn Store) -> Result<Self, String> {
+        let (covered, changes) = (document.covered(), document.staged_changes(0));
+        let checked = covered + changes.len();
+        let snapshot = if covered > 0 { Some(load_snapshot(store, document.id()).await?) } else { None };
+        let copy = blocking(move || {
+            let mut copy =
+                snapshot.map_or_else(|| Ok(Materialised::default()), |chunk| Materialised::load(&chunk))?;
+            let added = copy.add(&changes);
+            added.map(|()| copy).map_err(|(place, reason)| {
+                let place = covered + place;
+                format!(
+                    "change number {place} cannot be materialised: {reason}; see `highwater doctor --deep`"
+                )
+            })
+        })
+        .await?;
         Ok(Self { copy: Arc::new(Mutex::new(copy)), checked })
     }
 
@@ -106,7 +116,7 @@ mod tests {
         let document = restoring.finish();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
 
-        let mut full = FullCheck::open(&document).await.unwrap();
+        let mut full = FullCheck::open(&document, &*store).await.unwrap();
         full.append(&document, records.clone(), store.clone()).await.unwrap();
         assert_eq!(store.load(id).await.unwrap().unwrap().changes.len(), 3);
 

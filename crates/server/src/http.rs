@@ -1,5 +1,8 @@
 //! The routes.
 
+mod docs;
+mod problem;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -22,6 +25,7 @@ pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>) -> Ro
     let mut router = Router::new()
         .route("/", get(sync))
         .route("/v1/sync", get(sync))
+        .route("/v1/docs/{id}/changes/{hash}", get(docs::change))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz));
     if let Some(render) = render_metrics {

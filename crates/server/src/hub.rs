@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use highwater_core::document::ConnectionId;
-use highwater_core::{CloseReason, DocumentId, PeerId, StorageId};
-use highwater_storage::{Store, StoreError};
-use tokio::sync::{Semaphore, mpsc, watch};
+use highwater_core::{ChangeHash, CloseReason, DocumentId, PeerId, StorageId};
+use highwater_storage::{Found, Store, StoreError};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::compaction::Compactions;
 use crate::config::Config;
+use crate::copies::Copies;
 use crate::document::{self, Command, Handle, Start};
+use crate::idle::Idle;
 use crate::limits::{REOPEN_WAIT_MAX, REOPEN_WAIT_MIN};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -52,6 +55,8 @@ pub(crate) struct Hub {
     next_connection: AtomicU64,
     next_task: AtomicU64,
     unpacking: Arc<Semaphore>,
+    copies: Arc<Copies>,
+    compactions: Compactions,
     connections: AtomicUsize,
     /// Changes whenever a connection ends.
     connection_ended: watch::Sender<()>,
@@ -60,7 +65,9 @@ pub(crate) struct Hub {
 struct Tables {
     store: Arc<dyn Store>,
     documents: HashMap<DocumentId, Open>,
-    connections: HashMap<ConnectionId, Outbox>,
+    /// Those of them that nobody uses.
+    idle: Idle,
+    connections: HashMap<ConnectionId, Connected>,
     /// The newest connection of each peer.
     peers: HashMap<PeerId, ConnectionId>,
 }
@@ -70,6 +77,12 @@ struct Open {
     handle: Handle,
     /// Tells this task from an earlier or a later one of the same document.
     task: u64,
+}
+
+struct Connected {
+    outbox: Outbox,
+    /// How many documents it has open.
+    documents: usize,
 }
 
 /// A connection that was let in; leaving it drops what the hub knows of it.
@@ -86,8 +99,15 @@ impl Hub {
         let invalid = |what: &str| StoreError::Open(format!("the store's {what} is not a valid id"));
         let peer_id = PeerId::new(&identity.peer_id).map_err(|_| invalid("peer id"))?;
         let storage_id = StorageId::new(&identity.storage_id).map_err(|_| invalid("storage id"))?;
-        let tables =
-            Tables { store, documents: HashMap::new(), connections: HashMap::new(), peers: HashMap::new() };
+        let tables = Tables {
+            store,
+            documents: HashMap::new(),
+            idle: Idle::new(),
+            connections: HashMap::new(),
+            peers: HashMap::new(),
+        };
+        let copies = Arc::new(Copies::new(config.copies_bytes_max));
+        let compactions = Compactions::new(config.compactions_max);
         let unpacking = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Arc::new(Self {
             config,
@@ -101,6 +121,8 @@ impl Hub {
             next_connection: AtomicU64::new(0),
             next_task: AtomicU64::new(0),
             unpacking: Arc::new(Semaphore::new(unpacking)),
+            copies,
+            compactions,
             connections: AtomicUsize::new(0),
             connection_ended: watch::Sender::new(()),
         }))
@@ -133,6 +155,15 @@ impl Hub {
         self.unpacking.clone()
     }
 
+    /// Documents as `automerge` holds them.
+    pub(crate) fn copies(&self) -> &Arc<Copies> {
+        &self.copies
+    }
+
+    pub(crate) fn compactions(&self) -> &Compactions {
+        &self.compactions
+    }
+
     pub(crate) fn store(&self) -> Arc<dyn Store> {
         self.tables().store.clone()
     }
@@ -155,7 +186,7 @@ impl Hub {
         if tables.connections.len() >= self.config.connections_max {
             return Err(CloseReason::TooManyConnections);
         }
-        tables.connections.insert(id, outbox);
+        tables.connections.insert(id, Connected { outbox, documents: 0 });
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.metrics.connections.increment(1);
         Ok(Registration { hub: self.clone(), id, peer: None })
@@ -168,8 +199,11 @@ impl Hub {
         let mut tables = self.tables();
         // A task that ended because the store failed leaves its handle behind.
         if let Some(open) = tables.documents.get(&id).filter(|open| !open.handle.is_closed()) {
-            return open.handle.clone();
+            let handle = open.handle.clone();
+            tables.idle.remove(id);
+            return handle;
         }
+        self.make_room(&mut tables);
         let (sender, mailbox) = mpsc::unbounded_channel();
         let handle = Arc::new(sender);
         let task = self.next_task.fetch_add(1, Ordering::Relaxed);
@@ -179,6 +213,73 @@ impl Hub {
             Start { id, task, store: tables.store.clone(), discarded: self.discard.subscribe(), mailbox };
         tokio::spawn(document::run(self.clone(), start));
         handle
+    }
+
+    /// The document's task for a connection, which is closed if there is no room and nobody has more documents open.
+    pub(crate) fn open_for(self: &Arc<Self>, connection: ConnectionId, id: DocumentId) -> Handle {
+        if let Some(connected) = self.tables().connections.get_mut(&connection) {
+            connected.documents += 1;
+        }
+        self.open(id)
+    }
+
+    /// A connection has no document open any more.
+    pub(crate) fn closed_all(&self, connection: ConnectionId) {
+        if let Some(connected) = self.tables().connections.get_mut(&connection) {
+            connected.documents = 0;
+        }
+    }
+
+    /// The document's task, if it is open.
+    pub(crate) fn handle_of(&self, id: DocumentId) -> Option<Handle> {
+        self.tables().documents.get(&id).map(|open| open.handle.clone())
+    }
+
+    /// Whether a change is durable and part of a document. One look-up, and the document is opened only if what is stored beside it cannot tell.
+    pub(crate) async fn contains(
+        self: &Arc<Self>,
+        id: DocumentId,
+        hash: ChangeHash,
+    ) -> Result<bool, StoreError> {
+        if let Some(handle) = self.handle_of(id)
+            && let Some(found) = ask(&handle, hash).await
+        {
+            return Ok(found);
+        }
+        match self.store().find(id, hash).await? {
+            Found::Yes => Ok(true),
+            Found::No => Ok(false),
+            Found::Perhaps => {
+                let found = ask(&self.open(id), hash).await;
+                found.ok_or_else(|| StoreError::Read(format!("document {id} cannot be read")))
+            }
+        }
+    }
+
+    /// If as many documents are open as may be, one that nobody uses has to go; if all are used, the connection that has most of them open.
+    fn make_room(&self, tables: &mut Tables) {
+        if tables.documents.len() < self.config.open_documents_max {
+            return;
+        }
+        if tables.let_go_of_oldest() {
+            return;
+        }
+        let greediest = tables.connections.values_mut().max_by_key(|connected| connected.documents);
+        if let Some(connected) = greediest {
+            // Its documents are let go of in a moment; the next one who needs room must find somebody else.
+            connected.documents = 0;
+            connected.outbox.close(CloseReason::TooManyOpenDocuments);
+        }
+    }
+
+    /// A document has nothing to do and takes up so many bytes. It may stay as long as there is room.
+    pub(crate) fn is_idle(&self, id: DocumentId, task: u64, bytes: usize) {
+        let mut tables = self.tables();
+        let is_unused = |open: &Open| open.task == task && Arc::strong_count(&open.handle) == 1;
+        if tables.documents.get(&id).is_some_and(is_unused) {
+            tables.idle.add(id, task, bytes);
+            while tables.idle.bytes() > self.config.idle_documents_bytes_max && tables.let_go_of_oldest() {}
+        }
     }
 
     /// Drops a document's handle if nobody else holds one; its task ends then. Under the lock under which handles are given out, so nobody
@@ -194,6 +295,7 @@ impl Hub {
         let is_unused = Arc::strong_count(&open.handle) == 1 && mailbox.is_empty();
         if is_unused {
             tables.documents.remove(&id);
+            tables.idle.remove(id);
         }
         is_unused
     }
@@ -224,8 +326,8 @@ impl Hub {
     /// Closes every connection and drops every document, whatever it is doing.
     fn drop_all(&self, reason: &CloseReason) {
         let mut tables = self.tables();
-        tables.documents.clear();
-        tables.connections.values().for_each(|outbox| outbox.close(reason.clone()));
+        tables.forget_documents();
+        tables.connections.values().for_each(|connected| connected.outbox.close(reason.clone()));
         self.discard.send_replace(());
     }
 
@@ -268,7 +370,7 @@ impl Hub {
         let mut tables = self.tables();
         tables.store = store;
         // Whatever was opened meanwhile stands on the failed store.
-        tables.documents.clear();
+        tables.forget_documents();
         self.discard.send_replace(());
         Ok(())
     }
@@ -305,14 +407,37 @@ impl Hub {
     }
 }
 
+/// Whether an open document has a change. `None` if its task ends before it answers.
+async fn ask(handle: &Handle, hash: ChangeHash) -> Option<bool> {
+    let (answer, answered) = oneshot::channel();
+    handle.send(Command::Contains(hash, answer)).ok()?;
+    answered.await.ok()
+}
+
+impl Tables {
+    fn forget_documents(&mut self) {
+        self.documents.clear();
+        self.idle.clear();
+    }
+
+    /// Asks the document that was not used for longest to go. `false` if all are in use.
+    fn let_go_of_oldest(&mut self) -> bool {
+        let Some((document, task)) = self.idle.pop_oldest() else { return false };
+        if let Some(open) = self.documents.get(&document).filter(|open| open.task == task) {
+            let _ = open.handle.send(Command::LetGo);
+        }
+        true
+    }
+}
+
 impl Registration {
     /// The connection said which peer it is. Another connection of the same peer is closed.
     pub(crate) fn joined(&mut self, peer: &PeerId) {
         let mut tables = self.hub.tables();
         self.forget_peer(&mut tables);
         let replaced = tables.peers.insert(peer.clone(), self.id);
-        if let Some(outbox) = replaced.and_then(|old| tables.connections.get(&old)) {
-            outbox.close(CloseReason::Replaced);
+        if let Some(connected) = replaced.and_then(|old| tables.connections.get(&old)) {
+            connected.outbox.close(CloseReason::Replaced);
         }
         drop(tables);
         self.peer = Some(peer.clone());

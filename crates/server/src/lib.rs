@@ -6,14 +6,18 @@
 mod accept;
 mod activity;
 mod budget;
+mod compaction;
 mod config;
 mod connection;
+mod copies;
 mod document;
 mod full_check;
 mod http;
 mod hub;
+mod idle;
 mod limits;
 mod metrics;
+mod open;
 mod outbox;
 
 use std::future::Future;

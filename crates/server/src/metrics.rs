@@ -38,6 +38,38 @@ pub(crate) struct Metrics {
     pub(crate) changes_refused: Counter,
     pub(crate) append_seconds: Histogram,
     pub(crate) store_failures: Counter,
+    pub(crate) compaction: CompactionMetrics,
+}
+
+/// What is counted about compactions.
+pub(crate) struct CompactionMetrics {
+    pub(crate) done: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) unfit: Counter,
+    pub(crate) seconds: Histogram,
+}
+
+impl CompactionMetrics {
+    fn new() -> Self {
+        Self {
+            done: described_counter(
+                "highwater_compactions_total",
+                "Documents whose changes were put together into a snapshot",
+            ),
+            failed: described_counter(
+                "highwater_compactions_failed_total",
+                "Compactions that came to nothing, for want of memory or of a readable store; the documents stay as they were",
+            ),
+            unfit: described_counter(
+                "highwater_compactions_unfit_total",
+                "Documents that cannot be compacted because of one of their changes, which `highwater doctor` names",
+            ),
+            seconds: described_seconds(
+                "highwater_compaction_seconds",
+                "Time from starting to compact a document until the snapshot was durable",
+            ),
+        }
+    }
 }
 
 impl Metrics {
@@ -97,6 +129,7 @@ impl Metrics {
                 "highwater_store_failures_total",
                 "Failures of the store, each of which sent everybody away until it was opened again",
             ),
+            compaction: CompactionMetrics::new(),
         };
         // These two are there from the start, so that a rate can be seen from the first one.
         connections_ended(Ended::Closed.reason()).increment(0);
@@ -162,7 +195,11 @@ mod tests {
     /// The rows of the table about metrics, as the page must have them.
     fn rows() -> BTreeSet<String> {
         let recorder = PrometheusBuilder::new().set_buckets(&[1.0]).unwrap().build_recorder();
-        metrics::with_local_recorder(&recorder, || Metrics::new().append_seconds.record(1.0));
+        metrics::with_local_recorder(&recorder, || {
+            let metrics = Metrics::new();
+            metrics.append_seconds.record(1.0);
+            metrics.compaction.seconds.record(1.0);
+        });
         let text = recorder.handle().render();
         let named = |mark| {
             let lines = text.lines().filter_map(move |line| line.strip_prefix(mark));

@@ -4,12 +4,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures::FutureExt;
-use highwater_core::{DocumentId, Record};
+use highwater_core::change::Change;
+use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotIndex};
 use tokio::sync::oneshot;
 
 use crate::memory::Image;
-use crate::store::{Identity, Store, StoreError, StoreFuture, StoredDocument};
+use crate::store::{Found, Identity, Note, Store, StoreError, StoreFuture, StoredDocument};
 
 /// When an append becomes durable, if nothing is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +58,8 @@ struct State {
     stalled: bool,
     durable: Image,
     pending: VecDeque<Pending>,
-    /// Appends that failed: after a failed write it is not known what is on the disk.
-    uncertain: Vec<Append>,
+    /// What failed: after a failed write it is not known what is on the disk.
+    uncertain: Vec<(DocumentId, Write)>,
     /// How many appends from now the one that fails is.
     fail_in: Option<u64>,
     failure: Option<StoreError>,
@@ -80,15 +82,27 @@ struct Pending {
 }
 
 enum Work {
-    Append(Append),
+    Write(DocumentId, Write),
     Probe,
     Close,
 }
 
-struct Append {
-    document: DocumentId,
-    records: Vec<Record>,
-    at_ms: i64,
+enum Write {
+    Append { records: Vec<Record>, at_ms: i64 },
+    Snapshot(Box<Snapshot>),
+    Note(Note),
+}
+
+impl Write {
+    /// Does it. A snapshot that does not fit changes nothing.
+    fn carry_out(self, document: DocumentId, image: &mut Image) -> Result<(), StoreError> {
+        match self {
+            Self::Append { records, at_ms } => image.append(document, records, at_ms),
+            Self::Snapshot(snapshot) => return image.put_snapshot(document, *snapshot),
+            Self::Note(note) => image.put_note(document, note),
+        }
+        Ok(())
+    }
 }
 
 struct Load {
@@ -159,7 +173,7 @@ impl FaultyStore {
         });
     }
 
-    /// Lets an append fail when its turn comes: that after `skip` others, counted from this call. As the trait demands, all later writes
+    /// Lets a write (an append, a snapshot, a note) fail when its turn comes: that after `skip` others, counted from this call. As the trait demands, all later writes
     /// fail too; and everything that was pending with it, as if in the same commit. What of these is on the disk nobody knows until the power is cut.
     pub fn fail_append_after(&self, skip: u64) {
         self.with(|state| state.fail_in = Some(skip));
@@ -195,10 +209,10 @@ impl FaultyStore {
         }
     }
 
-    /// How many appends are in flight: pending, or failed without anybody knowing what is on the disk.
+    /// How many writes are in flight: pending, or failed without anybody knowing what is on the disk.
     pub fn in_flight(&self) -> usize {
         self.with(|state| {
-            let pending = state.pending.iter().filter(|pending| matches!(pending.work, Work::Append(_)));
+            let pending = state.pending.iter().filter(|pending| matches!(pending.work, Work::Write(..)));
             state.uncertain.len() + pending.count()
         })
     }
@@ -216,7 +230,18 @@ impl FaultyStore {
     /// Whether a change with exactly these bytes is durable in this document, not counting the quarantine.
     pub fn is_durable(&self, document: DocumentId, change: &[u8]) -> bool {
         let stored = self.durable(document).unwrap_or_default();
-        stored.changes.iter().any(|stored| stored == change)
+        let pages = stored.snapshot.map_or_else(Vec::new, |snapshot| snapshot.index.pages);
+        let hash = Change::parse(Bytes::copy_from_slice(change)).map(|change| change.hash);
+        let is_in_snapshot = |hash| {
+            let page = pages.get(SnapshotIndex::page_of(&hash, pages.len()));
+            page.is_some_and(|page| SnapshotIndex::page_has(page, &hash))
+        };
+        stored.changes.iter().any(|stored| stored == change) || hash.is_ok_and(is_in_snapshot)
+    }
+
+    /// The document chunk of the snapshot that a power cut now would leave for certain.
+    pub fn durable_snapshot(&self, document: DocumentId) -> Option<Bytes> {
+        self.with(|state| state.durable.snapshot(document))
     }
 
     /// Cuts the power. Returns the store as it is found afterwards: with all that was durable, and with as many of the
@@ -234,8 +259,9 @@ impl FaultyStore {
             state.fail(&StoreError::Write("the power was cut".into()));
             state.load_failure = Some(StoreError::Read("the power was cut".into()));
             let mut durable = state.durable.clone();
-            for append in state.uncertain.drain(..).take(kept) {
-                durable.append(append.document, append.records, append.at_ms);
+            for (document, write) in state.uncertain.drain(..).take(kept) {
+                // One that did not fit would not have been durable either.
+                let _ = write.carry_out(document, &mut durable);
             }
             (state.pace, durable)
         });
@@ -284,7 +310,7 @@ impl State {
             Pace::Manual => u64::MAX,
             Pace::Ticks(ticks) => self.ticks + ticks,
         };
-        let fails = matches!(work, Work::Append(_)) && self.fails_now();
+        let fails = matches!(work, Work::Write(..)) && self.fails_now();
         self.pending.push_back(Pending { work, due, fails, answer });
         self.settle();
     }
@@ -311,10 +337,11 @@ impl State {
             return true;
         }
         let Some(Pending { work, answer, .. }) = self.pending.pop_front() else { return false };
-        if let Work::Append(append) = work {
-            self.durable.append(append.document, append.records, append.at_ms);
-        }
-        self.outbox.push((answer, Ok(())));
+        let done = match work {
+            Work::Write(document, write) => write.carry_out(document, &mut self.durable),
+            Work::Probe | Work::Close => Ok(()),
+        };
+        self.outbox.push((answer, done));
         true
     }
 
@@ -323,8 +350,8 @@ impl State {
         self.failure = Some(failure.clone());
         for Pending { work, answer, .. } in self.pending.drain(..) {
             self.outbox.push((answer, Err(failure.clone())));
-            if let Work::Append(append) = work {
-                self.uncertain.push(append);
+            if let Work::Write(document, write) = work {
+                self.uncertain.push((document, write));
             }
         }
     }
@@ -352,7 +379,7 @@ impl Store for FaultyStore {
     fn append(&self, document: DocumentId, records: Vec<Record>) -> StoreFuture<()> {
         self.write(|state| {
             state.appended += 1;
-            Work::Append(Append { document, records, at_ms: state.appended })
+            Work::Write(document, Write::Append { records, at_ms: state.appended })
         })
     }
 
@@ -369,6 +396,24 @@ impl Store for FaultyStore {
             let _ = answer.send(result);
         }
         answered.map(|answer| answer.unwrap_or(Err(StoreError::Closed))).boxed()
+    }
+
+    fn load_snapshot(&self, document: DocumentId) -> StoreFuture<Option<Bytes>> {
+        let chunk = self.with(|state| state.can_read().map(|()| state.durable.snapshot(document)));
+        futures::future::ready(chunk).boxed()
+    }
+
+    fn put_snapshot(&self, document: DocumentId, snapshot: Snapshot) -> StoreFuture<()> {
+        self.write(|_| Work::Write(document, Write::Snapshot(Box::new(snapshot))))
+    }
+
+    fn put_note(&self, document: DocumentId, note: Note) -> StoreFuture<()> {
+        self.write(|_| Work::Write(document, Write::Note(note)))
+    }
+
+    fn find(&self, document: DocumentId, hash: ChangeHash) -> StoreFuture<Found> {
+        let found = self.with(|state| state.can_read().map(|()| state.durable.find(document, &hash)));
+        futures::future::ready(found).boxed()
     }
 
     fn list(&self, after: Option<DocumentId>, limit: usize) -> StoreFuture<Vec<DocumentId>> {

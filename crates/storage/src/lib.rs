@@ -13,4 +13,4 @@ mod store;
 pub use faulty::{FaultyStore, Pace};
 pub use memory::MemoryStore;
 pub use sqlite::{CheckEvent, CheckedDocument, DamagedRow, ReadOnlyStore, SqliteStore};
-pub use store::{Identity, QuarantinedChange, Store, StoreError, StoreFuture, StoredDocument};
+pub use store::{Found, Identity, Note, QuarantinedChange, Store, StoreError, StoreFuture, StoredDocument};

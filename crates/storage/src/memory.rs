@@ -5,22 +5,35 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::ready;
-use highwater_core::{DocumentId, Record};
+use highwater_core::change::Change;
+use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotIndex};
 
-use crate::store::{Identity, QuarantinedChange, Store, StoreError, StoreFuture, StoredDocument};
+use crate::store::{
+    Found, Identity, Note, QuarantinedChange, Store, StoreError, StoreFuture, StoredDocument,
+};
 
 /// What a store in memory holds: what would be on the disk of another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Image {
-    documents: BTreeMap<DocumentId, StoredDocument>,
+    documents: BTreeMap<DocumentId, Kept>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Kept {
+    stored: StoredDocument,
+    /// The snapshot's document chunk.
+    chunk: Option<Bytes>,
+    /// What was noted when it was closed: records, changes, heads.
+    closed: Option<(u64, u64, Vec<ChangeHash>)>,
 }
 
 impl Image {
     /// Adds the records of one append.
     pub(crate) fn append(&mut self, document: DocumentId, records: Vec<Record>, at_ms: i64) {
-        let stored = self.documents.entry(document).or_default();
+        let stored = &mut self.documents.entry(document).or_default().stored;
         for record in records {
             match record {
                 Record::Change { bytes } => stored.changes.push(bytes),
@@ -33,7 +46,64 @@ impl Image {
 
     /// All of one document.
     pub(crate) fn load(&self, document: DocumentId) -> Option<StoredDocument> {
-        self.documents.get(&document).cloned()
+        let kept = self.documents.get(&document)?;
+        let records = kept.stored.records();
+        let is_noted = kept.closed.as_ref().is_some_and(|closed| closed.0 == records);
+        Some(StoredDocument { is_noted, ..kept.stored.clone() })
+    }
+
+    /// The document chunk of a snapshot.
+    pub(crate) fn snapshot(&self, document: DocumentId) -> Option<Bytes> {
+        self.documents.get(&document)?.chunk.clone()
+    }
+
+    /// See [`Store::put_snapshot`].
+    pub(crate) fn put_snapshot(
+        &mut self,
+        document: DocumentId,
+        snapshot: Snapshot,
+    ) -> Result<(), StoreError> {
+        let misfit = |detail: &str| Err(StoreError::Snapshot(detail.into()));
+        let Some(Kept { stored, chunk, .. }) = self.documents.get_mut(&document) else {
+            return misfit("there is no such document");
+        };
+        let before = stored.snapshot.as_ref().map_or(0, |snapshot| snapshot.records);
+        let records = snapshot.info.records;
+        if records < before || records > stored.records() {
+            return misfit("it stands for another number of records");
+        }
+        stored.changes.drain(..(records - before) as usize);
+        stored.snapshot = Some(snapshot.info);
+        *chunk = Some(snapshot.document);
+        Ok(())
+    }
+
+    /// See [`Store::put_note`].
+    pub(crate) fn put_note(&mut self, document: DocumentId, note: Note) {
+        let Some(kept) = self.documents.get_mut(&document) else { return };
+        match note {
+            Note::Closed { records, changes, heads } => kept.closed = Some((records, changes, heads)),
+            Note::Unfit { hash, reason } => kept.stored.unfit = Some((hash, reason)),
+        }
+    }
+
+    /// See [`Store::find`].
+    pub(crate) fn find(&self, document: DocumentId, hash: &ChangeHash) -> Found {
+        let Some(Kept { stored, closed, .. }) = self.documents.get(&document) else { return Found::No };
+        let closed = closed.as_ref().filter(|closed| closed.0 == stored.records());
+        let pages = stored.snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.index.pages);
+        let is_in_snapshot = pages.get(SnapshotIndex::page_of(hash, pages.len()));
+        if closed.is_some_and(|(_, _, heads)| heads.contains(hash))
+            || is_in_snapshot.is_some_and(|page| SnapshotIndex::page_has(page, hash))
+        {
+            return Found::Yes;
+        }
+        let is_in_tail = stored.changes.iter().any(|chunk| is_chunk_of(chunk, hash));
+        match (is_in_tail, closed) {
+            (false, _) => Found::No,
+            (true, Some((records, changes, _))) if records == changes => Found::Yes,
+            (true, _) => Found::Perhaps,
+        }
     }
 
     /// The ids of all documents.
@@ -46,6 +116,12 @@ impl Image {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.documents.range((start, Bound::Unbounded)).take(limit).map(|(document, _)| *document).collect()
     }
+}
+
+/// Whether a chunk is the change with this hash. Nearly always told by the checksum in its header, which is the first bytes of the hash.
+pub(crate) fn is_chunk_of(chunk: &Bytes, hash: &ChangeHash) -> bool {
+    let checksum = chunk.get(4..8);
+    checksum == Some(&hash.0[..4]) && Change::parse(chunk.clone()).is_ok_and(|change| change.hash == *hash)
 }
 
 /// Keeps documents in memory, for tests and trials.
@@ -97,6 +173,23 @@ impl Store for MemoryStore {
 
     fn load(&self, document: DocumentId) -> StoreFuture<Option<StoredDocument>> {
         self.answer(|image| image.load(document))
+    }
+
+    fn load_snapshot(&self, document: DocumentId) -> StoreFuture<Option<Bytes>> {
+        self.answer(|image| image.snapshot(document))
+    }
+
+    fn put_snapshot(&self, document: DocumentId, snapshot: Snapshot) -> StoreFuture<()> {
+        let put = self.answer(|image| image.put_snapshot(document, snapshot));
+        async { put.await? }.boxed()
+    }
+
+    fn put_note(&self, document: DocumentId, note: Note) -> StoreFuture<()> {
+        self.answer(|image| image.put_note(document, note))
+    }
+
+    fn find(&self, document: DocumentId, hash: ChangeHash) -> StoreFuture<Found> {
+        self.answer(|image| image.find(document, &hash))
     }
 
     fn list(&self, after: Option<DocumentId>, limit: usize) -> StoreFuture<Vec<DocumentId>> {

@@ -49,6 +49,16 @@ impl<T> Queue<T> {
         std::mem::take(&mut self.wait().jobs)
     }
 
+    /// Takes all there are without waiting.
+    pub(crate) fn take_all_now(&self) -> VecDeque<T> {
+        std::mem::take(&mut self.lock().jobs)
+    }
+
+    /// Whether jobs are still taken in.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().open
+    }
+
     fn push_and_keep_open(&self, job: T, keep_open: bool) -> bool {
         let mut state = self.lock();
         if !state.open {

@@ -4,19 +4,22 @@
 //! executor. What is stored is listed in `sqlite/schema.rs`.
 
 mod check;
+mod compaction;
 mod connection;
 mod folder;
 mod reader;
 mod rows;
 mod schema;
+mod snapshot;
 mod writer;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use bytes::Bytes;
 use futures::FutureExt;
-use highwater_core::{DocumentId, Record};
+use highwater_core::{ChangeHash, DocumentId, Record, Snapshot};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -24,7 +27,7 @@ pub use check::{CheckEvent, CheckedDocument, ReadOnlyStore};
 pub use rows::DamagedRow;
 
 use crate::queue::Queue;
-use crate::store::{Identity, Store, StoreError, StoreFuture, StoredDocument};
+use crate::store::{Found, Identity, Note, Store, StoreError, StoreFuture, StoredDocument};
 use reader::{Read, Readers};
 use writer::{Job, Work, Writer};
 
@@ -79,7 +82,7 @@ impl SqliteStore {
         let identity = schema::identity(&conn)?;
         let readers = Readers::start(dir)?;
         let (reads, writes) = (readers.queue(), Arc::new(Queue::new()));
-        let writer = Writer::new(conn, Arc::clone(&writes), readers, lock);
+        let writer = Writer::new(conn, Arc::clone(&writes), readers, lock).map_err(schema::open_error)?;
         let thread = thread::Builder::new().name("highwater-write".into());
         let thread = thread.spawn(move || writer.run()).map_err(schema::open_error)?;
         Ok(Self { identity, writes, reads, writer: Mutex::new(Some(thread)) })
@@ -139,6 +142,22 @@ impl Store for SqliteStore {
 
     fn load(&self, document: DocumentId) -> StoreFuture<Option<StoredDocument>> {
         self.read(|answer| Read::Load { document, answer })
+    }
+
+    fn load_snapshot(&self, document: DocumentId) -> StoreFuture<Option<Bytes>> {
+        self.read(|answer| Read::Snapshot { document, answer })
+    }
+
+    fn put_snapshot(&self, document: DocumentId, snapshot: Snapshot) -> StoreFuture<()> {
+        self.write(Work::Snapshot { document, snapshot: Box::new(snapshot) })
+    }
+
+    fn put_note(&self, document: DocumentId, note: Note) -> StoreFuture<()> {
+        self.write(Work::Note { document, note })
+    }
+
+    fn find(&self, document: DocumentId, hash: ChangeHash) -> StoreFuture<Found> {
+        self.read(|answer| Read::Find { document, hash, answer })
     }
 
     fn list(&self, after: Option<DocumentId>, limit: usize) -> StoreFuture<Vec<DocumentId>> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use highwater_core::{ChangeHash, DocumentId, Record};
+use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotInfo};
 
 /// What every call of a store returns: it owns all it needs, so that callers need not hold the store borrowed.
 pub type StoreFuture<T> = BoxFuture<'static, Result<T, StoreError>>;
@@ -36,6 +36,21 @@ pub trait Store: Send + Sync + 'static {
     /// All of a document, or `None` if nothing was ever appended to it.
     fn load(&self, document: DocumentId) -> StoreFuture<Option<StoredDocument>>;
 
+    /// The document chunk of a document's snapshot, or `None` if it has none.
+    fn load_snapshot(&self, document: DocumentId) -> StoreFuture<Option<Bytes>>;
+
+    /// Puts a snapshot in the place of the first [`records`](SnapshotInfo::records) of a document's changes, all at once: a `load` sees either those, or the snapshot.
+    /// Appends to this document and others go on meanwhile. When the future resolves to `Ok`, the snapshot is durable.
+    ///
+    /// Fails with [`StoreError::Snapshot`], and changes nothing, if the document does not exist, has fewer records, or has a snapshot of more. One of as many is replaced: its index may be an old one.
+    fn put_snapshot(&self, document: DocumentId, snapshot: Snapshot) -> StoreFuture<()>;
+
+    /// Keeps a note on a document that exists. A later one of the same sort takes its place.
+    fn put_note(&self, document: DocumentId, note: Note) -> StoreFuture<()>;
+
+    /// Looks for a change without reading the document: among the heads that were [noted](Note::Closed), in the snapshot's index, then among the changes since.
+    fn find(&self, document: DocumentId, hash: ChangeHash) -> StoreFuture<Found>;
+
     /// One page of the ids of the stored documents, in order, at most `limit` after `after`.
     fn list(&self, after: Option<DocumentId>, limit: usize) -> StoreFuture<Vec<DocumentId>>;
 
@@ -58,10 +73,55 @@ pub struct Identity {
 /// A document as the store holds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredDocument {
-    /// The change chunks, in the order in which they became durable.
+    /// What stands in the place of the first changes, without its document chunk.
+    pub snapshot: Option<SnapshotInfo>,
+    /// The change chunks that are not in the snapshot, in the order in which they became durable.
     pub changes: Vec<Bytes>,
     /// The changes that were refused.
     pub quarantined: Vec<QuarantinedChange>,
+    /// The change with which the document cannot be materialised, and why: it is not compacted.
+    pub unfit: Option<(ChangeHash, String)>,
+    /// Whether what was noted when the document was closed is still so.
+    pub is_noted: bool,
+}
+
+/// What is kept about a document besides its changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// How the document was when it was let go of, for those who ask for a change of it. Counts only as long as nothing is added.
+    Closed {
+        /// How many records it had, those in the snapshot counted.
+        records: u64,
+        /// How many changes. If these are as many, no record is a refused change or an orphan.
+        changes: u64,
+        /// The changes that no other depends on, sorted.
+        heads: Vec<ChangeHash>,
+    },
+    /// It cannot be materialised, and is not to be compacted.
+    Unfit {
+        /// The first change with which it cannot.
+        hash: ChangeHash,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Whether a document has a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It is durable and part of the document.
+    Yes,
+    /// It is not there.
+    No,
+    /// It is there, and may be an orphan or refused. The document must be opened to tell.
+    Perhaps,
+}
+
+impl StoredDocument {
+    /// How many changes were stored, those in the snapshot counted.
+    pub fn records(&self) -> u64 {
+        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.records) + self.changes.len() as u64
+    }
 }
 
 /// A refused change as the store holds it.
@@ -105,6 +165,9 @@ pub enum StoreError {
     /// Reading failed. Nothing is known about the document.
     #[error("reading failed: {0}")]
     Read(String),
+    /// A snapshot does not stand for what is stored. Nothing was changed.
+    #[error("the snapshot does not fit: {0}")]
+    Snapshot(String),
     /// A write failed. Whether its records will be there after a restart is not known; until then nothing more is written.
     #[error("writing failed: {0}")]
     Write(String),

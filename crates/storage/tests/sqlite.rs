@@ -139,7 +139,8 @@ fn every_kind_of_damage_to_a_document_is_noticed() {
         ("DELETE FROM log WHERE seq = 2", "log row 3"),
         ("DELETE FROM log WHERE seq = 1", "log row 2"),
         // Swapped.
-        ("UPDATE log SET seq = 99 WHERE seq = 2", "log row 3"),
+        ("UPDATE log SET position = 99 WHERE seq = 2", "log row 3"),
+        ("UPDATE log SET position = 3 - position WHERE seq IN (2, 3)", "log row 3"),
         ("UPDATE log SET kind = 2 WHERE seq = 3", "log row 3"),
         ("UPDATE log SET checksum = checksum + 1 WHERE seq = 3", "log row 3"),
         ("UPDATE quarantine SET reason = 'even'", "quarantine row 1"),

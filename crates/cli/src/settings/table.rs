@@ -125,6 +125,46 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |s| show_duration(s.config.idle_document_after),
     },
     Setting {
+        name: "idle-documents-bytes-max",
+        value_name: "SIZE",
+        help: "How much memory the documents may take up that nobody has open. Beyond that those go that were not used for longest",
+        set: |s, text| {
+            s.config.idle_documents_bytes_max = size(text)?;
+            Ok(())
+        },
+        get: |s| show_size(s.config.idle_documents_bytes_max),
+    },
+    Setting {
+        name: "open-documents-max",
+        value_name: "NUMBER",
+        help: "How many documents may be in memory. If all of them are in use, the connection is closed that has the most of them open",
+        set: |s, text| {
+            s.config.open_documents_max = count(text)?;
+            Ok(())
+        },
+        get: |s| s.config.open_documents_max.to_string(),
+    },
+    Setting {
+        name: "copies-bytes-max",
+        value_name: "SIZE",
+        help: "How much memory the documents may take up that are kept with all their values, for clients that lack a part of a compacted history",
+        set: |s, text| {
+            s.config.copies_bytes_max = size(text)?;
+            Ok(())
+        },
+        get: |s| show_size(s.config.copies_bytes_max),
+    },
+    Setting {
+        name: "compactions-max",
+        value_name: "NUMBER",
+        help: "How many documents are compacted at once",
+        set: |s, text| {
+            s.config.compactions_max = count(text)?;
+            Ok(())
+        },
+        get: |s| s.config.compactions_max.to_string(),
+    },
+    Setting {
         name: "ping-interval",
         value_name: "DURATION",
         help: "How often clients are pinged. One that lets two pings pass without a sign of life is dropped",

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+
 use crate::change::Change;
 use crate::id::ChangeHash;
 use crate::limits::{ORPHAN_BYTES_MAX, ORPHANS_MAX};
@@ -13,10 +15,14 @@ pub(super) struct Orphans {
     /// Per missing change, who waits for it.
     waiting: HashMap<ChangeHash, Vec<ChangeHash>>,
     bytes: usize,
+    /// How many ever came.
+    came: u64,
 }
 
 #[derive(Debug)]
 struct Orphan {
+    /// Which one it was.
+    number: u64,
     change: Change,
     /// Who sent it.
     sender: String,
@@ -47,6 +53,18 @@ impl Orphans {
         self.by_hash.get(hash).map(|orphan| &orphan.change)
     }
 
+    /// All of them, in the order in which they came.
+    pub(super) fn chunks(&self) -> Vec<Bytes> {
+        let mut all: Vec<&Orphan> = self.by_hash.values().collect();
+        all.sort_unstable_by_key(|orphan| orphan.number);
+        all.into_iter().map(|orphan| orphan.change.bytes.clone()).collect()
+    }
+
+    /// What they take up, roughly, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.bytes + self.by_hash.len() * 200
+    }
+
     /// Whether another orphan is within the limits.
     pub(super) fn has_room_for(&self, change: &Change) -> bool {
         self.by_hash.len() < ORPHANS_MAX && self.bytes + size(change) <= ORPHAN_BYTES_MAX
@@ -55,7 +73,8 @@ impl Orphans {
     /// Takes in a change of which `is_there` denies a dependency.
     pub(super) fn insert(&mut self, change: Change, sender: String, is_there: impl Fn(&ChangeHash) -> bool) {
         let hash = change.hash;
-        let mut orphan = Orphan { change, sender, met: 0 };
+        let mut orphan = Orphan { number: self.came, change, sender, met: 0 };
+        self.came += 1;
         let missing = orphan.next_missing(is_there).expect("an orphan lacks a dependency");
         self.bytes += size(&orphan.change);
         self.waiting.entry(missing).or_default().push(hash);

@@ -6,7 +6,7 @@
 
 use super::ancestry::View;
 use super::ops::{ActorIndex, HEAD, Kind, ObjectIndex, ObjectKind, OpId, OpIndex, Place, Update};
-use super::{Node, Refusal};
+use super::{Nodes, Refusal};
 use crate::change::Change;
 use crate::change::ops::{Action, Key, LocalId, Op, Ops, Scalar};
 use crate::id::ActorId;
@@ -87,7 +87,7 @@ impl std::fmt::Display for Role {
 
 /// Checks the operations of one change, and adds them to the index as it goes. Whoever asks takes them back if the change is refused.
 pub(super) struct Gate<'a> {
-    pub(super) nodes: &'a [Node],
+    pub(super) nodes: &'a Nodes,
     pub(super) ops: &'a mut OpIndex,
     /// The ancestors of the change.
     pub(super) view: &'a View,
@@ -179,7 +179,7 @@ impl Check<'_, '_> {
         let changes = &self.gate.ops.actor(actor).changes;
         let made_in = changes.partition_point(|(start, _)| *start <= id.ctr).checked_sub(1);
         let (_, made_in) = changes[made_in.ok_or(OpFlaw::Unknown(role))?];
-        if self.gate.nodes[made_in as usize].max_op < u64::from(id.ctr) {
+        if self.gate.nodes.max_op(made_in) < u64::from(id.ctr) {
             return Err(OpFlaw::Unknown(role));
         }
         if self.gate.view.covers(made_in) { Ok(id) } else { Err(OpFlaw::NotAnAncestor(role)) }

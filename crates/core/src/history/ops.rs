@@ -77,21 +77,21 @@ pub(super) struct Actor {
     pub(super) id: ActorId,
     /// Its changes in the order of their sequence numbers, with the counter that each starts at.
     pub(super) changes: Vec<(u32, Index)>,
-    runs: Vec<Run>,
+    pub(super) runs: Vec<Run>,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct OpIndex {
-    actors: Vec<Actor>,
-    by_id: HashMap<ActorId, ActorIndex>,
+    pub(super) actors: Vec<Actor>,
+    pub(super) by_id: HashMap<ActorId, ActorIndex>,
     /// The objects but for the root, with the operations that made them.
-    objects: Vec<(OpId, ObjectKind)>,
-    by_maker: HashMap<OpId, ObjectIndex>,
-    keys: Vec<Arc<str>>,
-    by_key: HashMap<Arc<str>, KeyIndex>,
+    pub(super) objects: Vec<(OpId, ObjectKind)>,
+    pub(super) by_maker: HashMap<OpId, ObjectIndex>,
+    pub(super) keys: Vec<Arc<str>>,
+    pub(super) by_key: HashMap<Arc<str>, KeyIndex>,
     /// What happened to the elements of texts of which one was ever given another value: rare, and the one case in which it matters.
-    updates: HashMap<OpId, Vec<Update>>,
+    pub(super) updates: HashMap<OpId, Vec<Update>>,
     /// The elements updated since the last [`begin`](Self::begin).
     updated: Vec<OpId>,
 }
@@ -134,6 +134,17 @@ pub(super) struct Savepoint {
 impl OpIndex {
     pub(super) fn find_actor(&self, id: &ActorId) -> Option<ActorIndex> {
         self.by_id.get(id).copied()
+    }
+
+    /// What the index takes up, roughly, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let actors = self.actors.iter();
+        let made: usize =
+            actors.map(|actor| actor.changes.capacity() * 8 + actor.runs.capacity() * size_of::<Run>()).sum();
+        made + self.actors.len() * 100
+            + self.objects.len() * 40
+            + self.keys.len() * 80
+            + self.updates.len() * 120
     }
 
     pub(super) fn actor(&self, actor: ActorIndex) -> &Actor {

@@ -12,9 +12,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::history::{History, Index};
+use bytes::Bytes;
+
+use crate::history::{History, Index, Stretch};
 use crate::id::ChangeHash;
-use crate::limits::{SEND_CHANGES_BYTES_MAX, UNANSWERED_CHANGES_MAX};
+use crate::limits::{BROUGHT_CHANGES_MAX, SEND_CHANGES_BYTES_MAX, UNANSWERED_CHANGES_MAX};
 use crate::sync::{BloomFilter, Flags, Have, Message, Version};
 
 /// The state of one peer and one document, empty at the start of every connection and after every `join`.
@@ -30,6 +32,8 @@ pub(crate) struct State {
     floor: Index,
     /// Changes that were sent and are not yet covered by the ground, in order.
     sent: Vec<Index>,
+    /// A snapshot was sent: every change before this place with it.
+    sent_below: Index,
     /// The bytes of changes in messages that were not answered yet.
     unanswered_bytes: usize,
     /// What we said last. `None` before our first message.
@@ -56,6 +60,34 @@ struct Theirs {
 struct Ours {
     heads: Arc<Vec<ChangeHash>>,
     need: Vec<ChangeHash>,
+}
+
+/// What comes of asking for the next message.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// There is nothing to say.
+    Nothing,
+    /// This.
+    Message(Message),
+    /// The message holds the snapshot, which must be brought into memory first. Nothing has changed; ask again then.
+    NeedsSnapshot,
+    /// The same, for changes that only the snapshot holds.
+    NeedsChanges(Vec<Index>),
+}
+
+/// What to send now.
+#[derive(Debug, Default)]
+struct Parcel {
+    /// The snapshot goes first, and with it every change before this place.
+    below: Index,
+    /// Changes, in order.
+    changes: Vec<Index>,
+}
+
+impl Parcel {
+    fn is_empty(&self) -> bool {
+        self.below == 0 && self.changes.is_empty()
+    }
 }
 
 impl Theirs {
@@ -102,12 +134,12 @@ impl State {
         let carries_changes = !message.chunks.is_empty();
         let theirs = Theirs { heads: message.heads, need: message.need, have: message.have, flags };
         self.has_news = self.has_news || carries_changes || self.theirs.as_ref() != Some(&theirs);
-        if theirs.heads.is_empty() && !(self.ground.is_empty() && self.sent.is_empty()) {
+        if theirs.heads.is_empty() && !(self.ground.is_empty() && self.has_sent_nothing()) {
             self.forget();
         }
         if theirs.is_read_only() {
             // When it stopped to take changes is not known. It asks for a reset when it takes them again.
-            self.sent.clear();
+            self.forget_sent();
         }
         self.theirs = Some(theirs);
         self.update_ground(history);
@@ -117,8 +149,21 @@ impl State {
     fn forget(&mut self) {
         self.ground.clear();
         self.floor = 0;
-        self.sent.clear();
+        self.forget_sent();
         self.ours = None;
+    }
+
+    fn forget_sent(&mut self) {
+        self.sent.clear();
+        self.sent_below = 0;
+    }
+
+    fn has_sent_nothing(&self) -> bool {
+        self.sent.is_empty() && self.sent_below == 0
+    }
+
+    fn has_sent(&self, index: Index) -> bool {
+        index < self.sent_below || self.sent.binary_search(&index).is_ok()
     }
 
     /// After a message, and after changes became durable: what of all that the peer named do we have now?
@@ -142,10 +187,10 @@ impl State {
             // Nothing below our heads adds to them, and what a peer names that we will never have must not make this grow.
             self.ground = history.heads().iter().filter_map(|head| history.index_of(head)).collect();
             self.floor = history.len();
-            self.sent.clear();
+            self.forget_sent();
         } else if !self.sent.is_empty() {
             let missing = self.since(history);
-            self.sent.retain(|index| missing.binary_search(index).is_ok());
+            self.sent.retain(|index| missing.contains(*index));
         }
     }
 
@@ -156,36 +201,40 @@ impl State {
             .all(|head| history.index_of(head).is_some_and(|index| self.ground.contains(&index)))
     }
 
-    fn since(&self, history: &History) -> Vec<Index> {
+    fn since(&self, history: &History) -> Stretch {
         let ground: Vec<Index> = self.ground.iter().copied().collect();
         history.since(&ground, self.floor)
     }
 
     /// The next message for the peer, if there is anything to say. `need` are the changes to ask for by name.
-    pub(crate) fn generate(&mut self, history: &History, need: Vec<ChangeHash>) -> Option<Message> {
+    pub(crate) fn generate(&mut self, history: &History, need: Vec<ChangeHash>) -> Next {
         let need = if self.read_only { Vec::new() } else { need };
         let heads = history.heads();
         let is_told = self.ours.as_ref().is_some_and(|ours| ours.heads == *heads);
         if self.in_flight && (is_told || self.is_congested()) {
-            return None;
+            return Next::Nothing;
         }
         let since = self.since(history);
-        let to_send = self.to_send(history, &since);
+        let parcel = match self.parcel(history, &since) {
+            Ok(parcel) => parcel,
+            Err(needs) => return needs,
+        };
         let ours = Ours { heads: heads.clone(), need };
-        if to_send.is_empty()
+        if parcel.is_empty()
             && is_told
             && (self.agrees(heads) || !self.has_news && self.ours.as_ref() == Some(&ours))
         {
-            return None;
+            return Next::Nothing;
         }
-        let message = self.message(history, &ours, &since, &to_send);
-        self.unanswered_bytes += to_send.iter().map(|index| history.bytes(*index).len()).sum::<usize>();
-        self.sent.extend(to_send);
+        let message = self.message(history, &ours, &since, &parcel);
+        self.unanswered_bytes += message.chunks.iter().map(Bytes::len).sum::<usize>();
+        self.sent_below = self.sent_below.max(parcel.below);
+        self.sent.extend(parcel.changes);
         self.sent.sort_unstable();
         self.ours = Some(ours);
         self.in_flight = true;
         self.has_news = false;
-        Some(message)
+        Next::Message(message)
     }
 
     fn agrees(&self, heads: &[ChangeHash]) -> bool {
@@ -198,84 +247,144 @@ impl State {
         self.sent.len() >= UNANSWERED_CHANGES_MAX || self.unanswered_bytes >= SEND_CHANGES_BYTES_MAX
     }
 
-    fn message(&self, history: &History, ours: &Ours, since: &[Index], to_send: &[Index]) -> Message {
-        let can_v2 = self.theirs.as_ref().is_some_and(|theirs| theirs.flags.is_some());
+    /// Whether the peer reads version 2. Who sends a trailer does.
+    fn can_v2(&self) -> bool {
+        self.theirs.as_ref().is_some_and(|theirs| theirs.flags.is_some())
+    }
+
+    fn message(&self, history: &History, ours: &Ours, since: &Stretch, parcel: &Parcel) -> Message {
         let mut flags = Flags::SUPPORTS_SYNC_RESET;
         if self.read_only {
             flags = flags.with(Flags::READ_ONLY);
         }
+        let snapshot = history.brought().snapshot().filter(|_| parcel.below > 0);
+        let changes = parcel.changes.iter().filter_map(|index| history.chunk(*index));
         Message {
-            version: if can_v2 { Version::V2 } else { Version::V1 },
+            version: if self.can_v2() { Version::V2 } else { Version::V1 },
             heads: ours.heads.to_vec(),
-            have: vec![self.have(history, since, to_send)],
+            have: vec![self.have(history, since, parcel)],
             need: ours.need.clone(),
-            chunks: to_send.iter().map(|index| history.bytes(*index).clone()).collect(),
+            chunks: snapshot.into_iter().chain(changes).cloned().collect(),
             flags: Some(flags),
         }
     }
 
     /// What we have, for the peer to see what we lack. Stock peers leave it out while they ask for the dependencies of orphans, and then get them one
     /// generation per round trip.
-    fn have(&self, history: &History, since: &[Index], to_send: &[Index]) -> Have {
+    fn have(&self, history: &History, since: &Stretch, parcel: &Parcel) -> Have {
         // With this message the peer has all that we have, so our heads are common ground when it reads on, and there is nothing to list.
-        if !self.is_wary
-            && since
-                .iter()
-                .all(|index| to_send.binary_search(index).is_ok() || self.sent.binary_search(index).is_ok())
-        {
+        let below = self.sent_below.max(parcel.below);
+        let is_sent = |index: Index| {
+            parcel.changes.binary_search(&index).is_ok() || self.sent.binary_search(&index).is_ok()
+        };
+        if !self.is_wary && since.from(below).all(is_sent) {
             return Have { last_sync: history.heads().to_vec(), bloom: BloomFilter::default() };
         }
         let mut last_sync: Vec<ChangeHash> = self.ground.iter().map(|index| *history.hash(*index)).collect();
         last_sync.sort_unstable();
+        let since: Vec<Index> = since.from(0).collect();
         Have { last_sync, bloom: BloomFilter::from_hashes(since.iter().map(|index| history.hash(*index))) }
     }
 
-    /// The changes to send now, in order: as many as fit into one message.
-    fn to_send(&self, history: &History, since: &[Index]) -> Vec<Index> {
-        let Some(theirs) = &self.theirs else { return Vec::new() };
-        if theirs.is_read_only() {
-            return Vec::new();
-        }
+    /// What to send now: as much as fits into one message. Or what must be in memory before that can be sent.
+    fn parcel(&self, history: &History, since: &Stretch) -> Result<Parcel, Next> {
+        let Some(theirs) = self.theirs.as_ref().filter(|theirs| !theirs.is_read_only()) else {
+            return Ok(Parcel::default());
+        };
         // A peer that counts on changes which we do not have learns our heads first, and mostly starts again from there.
         if self.ours.is_none()
             && theirs.have.iter().flat_map(|have| &have.last_sync).any(|hash| !history.contains(hash))
         {
-            return Vec::new();
+            return Ok(Parcel::default());
         }
-        let mut wanted: Vec<Index> = theirs.need.iter().filter_map(|hash| history.index_of(hash)).collect();
-        if !theirs.have.is_empty() {
-            wanted.extend(missing(history, theirs, since));
-        }
-        wanted.sort_unstable();
-        wanted.dedup();
-        wanted.retain(|index| self.sent.binary_search(index).is_err());
+        let lacks =
+            if theirs.have.is_empty() { Stretch::Of(Vec::new()) } else { missing(history, theirs, since) };
+        let mut parcel = Parcel::default();
         let mut room = SEND_CHANGES_BYTES_MAX;
-        let fits = |index: &&Index| {
-            let len = history.bytes(**index).len();
-            // A change larger than the room goes alone.
-            let fits = len <= room || room == SEND_CHANGES_BYTES_MAX;
-            room = room.saturating_sub(len);
-            fits
-        };
-        let fitting = wanted.iter().take_while(fits).count();
-        wanted.truncate(fitting);
-        wanted
+        if self.should_get_snapshot(history, &lacks) {
+            let snapshot = history.brought().snapshot().ok_or(Next::NeedsSnapshot)?;
+            parcel.below = history.covered();
+            room = room.saturating_sub(snapshot.len());
+        }
+        let below = self.sent_below.max(parcel.below);
+        let needed = theirs.need.iter().filter_map(|hash| history.index_of(hash));
+        let mut needed: Vec<Index> =
+            needed.filter(|index| *index >= below && !self.has_sent(*index)).collect();
+        needed.sort_unstable();
+        needed.dedup();
+        let lacks = lacks.from(below).filter(|index| self.sent.binary_search(index).is_err());
+        parcel.fill(history, merged(needed, lacks), room)?;
+        Ok(parcel)
     }
+
+    /// Whether the peer lacks so much of what only the snapshot holds that it gets all of that at once.
+    fn should_get_snapshot(&self, history: &History, lacks: &Stretch) -> bool {
+        let covered = history.covered();
+        let lacking = lacks.count(self.sent_below..covered);
+        lacking > 0 && lacking * 3 >= covered as usize && self.can_v2() && history.brought().is_sendable()
+    }
+}
+
+impl Parcel {
+    /// Adds changes in order, as many as fit.
+    fn fill(
+        &mut self,
+        history: &History,
+        mut wanted: impl Iterator<Item = Index>,
+        mut room: usize,
+    ) -> Result<(), Next> {
+        let is_first = self.below == 0;
+        while let Some(index) = wanted.next() {
+            let Some(chunk) = history.chunk(index) else {
+                // What is there goes first; then the rest is brought.
+                let away = std::iter::once(index).chain(wanted);
+                let away = away
+                    .take_while(|index| *index < history.covered())
+                    .filter(|index| history.chunk(*index).is_none());
+                return if self.is_empty() {
+                    Err(Next::NeedsChanges(away.take(BROUGHT_CHANGES_MAX).collect()))
+                } else {
+                    Ok(())
+                };
+            };
+            // A change larger than the room goes alone.
+            if chunk.len() > room && !(is_first && self.changes.is_empty()) {
+                return Ok(());
+            }
+            room = room.saturating_sub(chunk.len());
+            self.changes.push(index);
+        }
+        Ok(())
+    }
+}
+
+/// Two lists of places in order as one, each place once.
+fn merged(few: Vec<Index>, many: impl Iterator<Item = Index>) -> impl Iterator<Item = Index> {
+    let (mut few, mut many) = (few.into_iter().peekable(), many.peekable());
+    std::iter::from_fn(move || match (few.peek().copied(), many.peek().copied()) {
+        (Some(a), Some(b)) if a == b => {
+            few.next();
+            many.next()
+        }
+        (Some(a), Some(b)) if a < b => few.next(),
+        (Some(_), None) => few.next(),
+        _ => many.next(),
+    })
 }
 
 /// What the peer seems to lack: all since the ground, if we know its heads; otherwise what is not in its filters, and
 /// whatever depends on that.
-fn missing(history: &History, theirs: &Theirs, since: &[Index]) -> Vec<Index> {
+fn missing(history: &History, theirs: &Theirs, since: &Stretch) -> Stretch {
     if theirs.heads.iter().all(|head| history.contains(head)) {
-        return since.to_vec();
+        return since.clone();
     }
     let mut missing: Vec<Index> = Vec::new();
-    for index in since {
-        let hash = history.hash(*index);
+    for index in since.from(0) {
+        let hash = history.hash(index);
         let has_it = theirs.have.iter().any(|have| have.bloom.may_contain(hash));
-        if !has_it || history.deps(*index).iter().any(|dep| missing.binary_search(dep).is_ok()) {
-            missing.push(*index);
+        if !has_it || history.deps(index).iter().any(|dep| missing.binary_search(dep).is_ok()) {
+            missing.push(index);
         }
     }
-    missing
+    Stretch::Of(missing)
 }

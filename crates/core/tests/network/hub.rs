@@ -6,9 +6,10 @@ use std::fmt::Write;
 use automerge::AutoCommit;
 use bytes::Bytes;
 use highwater_core::change::{self, Change};
-use highwater_core::document::{ConnectionId, Document, Effect, Outgoing, UploadId};
+use highwater_core::document::{Compacted, ConnectionId, Document, Effect, Outgoing, Restoring, UploadId};
+use highwater_core::snapshot::{CompactError, Compactable, compact};
 use highwater_core::sync::{BloomFilter, Message};
-use highwater_core::{ChangeHash, DocumentId};
+use highwater_core::{ChangeHash, DocumentId, Materialised, Snapshot, SnapshotIndex, SnapshotInfo};
 
 use super::Rng;
 use super::disk::{Disk, Stored};
@@ -24,6 +25,13 @@ pub(crate) struct Hub<D> {
     pub(crate) disk: D,
     /// Uploads that are being taken apart.
     unpacking: Vec<(UploadId, Vec<Bytes>)>,
+    /// What is being brought from the snapshot.
+    bringing: Option<Effect>,
+    /// A snapshot that is being stored, and one that is and that the document has not taken note of.
+    storing: Option<SnapshotInfo>,
+    stored: Option<SnapshotInfo>,
+    /// How often a snapshot was brought, and single changes from one.
+    pub(crate) brought: (usize, usize),
     /// The mistake that the checks are there to find: an append counts as done as soon as it is asked for.
     pub(crate) acknowledges_early: bool,
     /// Everything that any peer was ever told that the server has.
@@ -33,7 +41,7 @@ pub(crate) struct Hub<D> {
     /// All that was handed to the disk and may be on it.
     known: HashMap<ChangeHash, Change>,
     /// What would be served after a power cut, and how many records that is.
-    survivor: (usize, Document),
+    survivor: (usize, usize, Document),
     pub(crate) trace: Option<String>,
 }
 
@@ -43,11 +51,15 @@ impl<D: Disk> Hub<D> {
             document: Document::new(DOCUMENT),
             disk,
             unpacking: Vec::new(),
+            bringing: None,
+            storing: None,
+            stored: None,
+            brought: (0, 0),
             acknowledges_early: false,
             told: HashSet::new(),
             heard: HashSet::new(),
             known: HashMap::new(),
-            survivor: (0, Document::new(DOCUMENT)),
+            survivor: (0, 0, Document::new(DOCUMENT)),
             trace: None,
         }
     }
@@ -69,6 +81,10 @@ impl<D: Disk> Hub<D> {
                     }
                 }
                 Effect::Unpack { upload, chunks } => self.unpacking.push((upload, chunks)),
+                Effect::LoadSnapshot | Effect::Bring { .. } => {
+                    let before = self.bringing.replace(effect);
+                    assert!(before.is_none(), "one thing is brought at a time");
+                }
                 Effect::Send { connection, outgoing } => {
                     self.check(&outgoing)?;
                     sends.push((connection, outgoing));
@@ -119,6 +135,7 @@ impl<D: Disk> Hub<D> {
             if !self.acknowledges_early {
                 self.document.handle_appended(id);
             }
+            self.adopt_snapshot();
         }))
     }
 
@@ -132,18 +149,85 @@ impl<D: Disk> Hub<D> {
         true
     }
 
+    /// What the document wanted from its snapshot is there.
+    pub(crate) fn finish_bringing(&mut self) -> Result<bool, String> {
+        let Some(effect) = self.bringing.take() else { return Ok(false) };
+        let snapshot = self.disk.durable().snapshot.ok_or("brings from a snapshot that is not there")?;
+        match effect {
+            Effect::LoadSnapshot => {
+                self.brought.0 += 1;
+                self.document.handle_snapshot(snapshot.document);
+            }
+            Effect::Bring { changes } => {
+                let brought = Materialised::load(&snapshot.document)?.changes(&changes)?;
+                if brought.len() != changes.len() {
+                    return Err(format!("{} of {} changes were brought", brought.len(), changes.len()));
+                }
+                self.brought.1 += 1;
+                self.document.handle_brought(brought);
+            }
+            other => return Err(format!("{other:?} brings nothing")),
+        }
+        Ok(true)
+    }
+
+    /// Compacts what is stored, unless that is under way or there is nothing new.
+    pub(crate) fn start_compaction(&mut self) -> Result<(), String> {
+        let stored = self.disk.durable();
+        if self.storing.is_some() || stored.changes.is_empty() {
+            return Ok(());
+        }
+        let (base, tail, quarantined) = (stored.snapshot, stored.changes, stored.quarantined);
+        let snapshot = match compact(DOCUMENT, Compactable { base, tail, quarantined }) {
+            Ok((snapshot, _)) => snapshot,
+            Err(error @ CompactError::Unfit { .. }) => return Err(error.to_string()),
+            Err(error) => return Err(format!("does not compact: {error}")),
+        };
+        let rebuilt =
+            SnapshotIndex::rebuild(DOCUMENT, &snapshot.document).map_err(|error| error.to_string())?;
+        let info = SnapshotInfo { index: rebuilt, ..snapshot.info.clone() };
+        let rebuilt = restore(Stored {
+            snapshot: Some(Snapshot { info, document: Bytes::new() }),
+            ..Stored::default()
+        })?;
+        if rebuilt.len() as u64 != snapshot.info.changes {
+            return Err("a rebuilt index has other changes".to_owned());
+        }
+        self.note(|| format!("compacts {} records", snapshot.info.records));
+        self.storing = Some(snapshot.info.clone());
+        self.disk.put_snapshot(snapshot);
+        Ok(())
+    }
+
+    /// The snapshot is stored. `Err` holds why not; the document is of no use then.
+    pub(crate) fn finish_compaction(&mut self, rng: &mut Rng) -> Option<Result<(), String>> {
+        let finished = self.disk.finish_snapshot(rng)?;
+        Some(finished.map(|()| {
+            self.stored = self.storing.take();
+            self.adopt_snapshot();
+        }))
+    }
+
+    fn adopt_snapshot(&mut self) {
+        let Some(snapshot) = &self.stored else { return };
+        if self.document.handle_compacted(snapshot) != Compacted::TooEarly {
+            self.stored = None;
+        }
+    }
+
     pub(crate) fn is_busy(&self) -> bool {
-        self.disk.is_busy() || !self.unpacking.is_empty()
+        self.disk.is_busy() || !self.unpacking.is_empty() || self.bringing.is_some()
     }
 
     /// The process or the power ends, and a new server starts from what is on the disk.
     pub(crate) fn restart(&mut self, rng: &mut Rng) -> Result<(), String> {
         self.unpacking.clear();
+        (self.bringing, self.storing, self.stored) = (None, None, None);
         self.heard.clear();
         let stored = self.disk.restart(rng);
         self.known.clear();
-        for bytes in &stored.changes {
-            self.learn(bytes)?;
+        for bytes in all_changes(&stored)? {
+            self.learn(&bytes)?;
         }
         self.document = restore(stored)?;
         match self.told.iter().find(|hash| !self.document.contains(hash)) {
@@ -165,7 +249,8 @@ impl<D: Disk> Hub<D> {
     pub(crate) fn materialise(&self) -> Result<AutoCommit, String> {
         let stored = self.disk.durable();
         let mut document = AutoCommit::new();
-        let changes = stored.changes.iter().map(|bytes| automerge::Change::try_from(&bytes[..]));
+        let all = all_changes(&stored)?;
+        let changes = all.iter().map(|bytes| automerge::Change::try_from(&bytes[..]));
         let changes: Vec<_> = changes.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
         // Orphans among them stay in automerge's queue.
         let changes = changes.into_iter().filter(|change| self.document.contains(&change.hash()));
@@ -182,7 +267,7 @@ impl<D: Disk> Hub<D> {
     /// Everything that anybody was ever told would survive a power cut at this moment.
     pub(crate) fn check_promise(&mut self) -> Result<(), String> {
         self.look_at_survivor()?;
-        match self.told.iter().find(|hash| !self.survivor.1.contains(hash)) {
+        match self.told.iter().find(|hash| !self.survivor.2.contains(hash)) {
             Some(hash) => Err(format!("{hash} was told and would be lost in a power cut")),
             None => Ok(()),
         }
@@ -190,9 +275,9 @@ impl<D: Disk> Hub<D> {
 
     fn look_at_survivor(&mut self) -> Result<(), String> {
         let stored = self.disk.durable();
-        let records = stored.changes.len() + stored.quarantined.len();
-        if records != self.survivor.0 {
-            self.survivor = (records, restore(stored)?);
+        let records = stored.records() + stored.quarantined.len();
+        if (records, stored.changes.len()) != (self.survivor.0, self.survivor.1) {
+            self.survivor = (records, stored.changes.len(), restore(stored)?);
         }
         Ok(())
     }
@@ -202,7 +287,7 @@ impl<D: Disk> Hub<D> {
         match outgoing {
             Outgoing::Sync(message) => self.check_sync(message),
             Outgoing::Unavailable => {
-                if !self.unpacking.is_empty() || self.disk.is_busy() || !self.survivor.1.is_empty() {
+                if !self.unpacking.is_empty() || self.disk.is_busy() || !self.survivor.2.is_empty() {
                     return Err("unavailable, although there is something".to_owned());
                 }
                 Ok(())
@@ -237,7 +322,7 @@ impl<D: Disk> Hub<D> {
 
     fn tell(&mut self, what: &str, hashes: &[ChangeHash]) -> Result<(), String> {
         for hash in hashes {
-            if !self.survivor.1.contains(hash) {
+            if !self.survivor.2.contains(hash) {
                 return Err(format!("{what} {hash} would be lost in a power cut"));
             }
             self.told.insert(*hash);
@@ -259,7 +344,23 @@ impl<D: Disk> Hub<D> {
     }
 }
 
+/// All that is stored, those in the snapshot too.
+fn all_changes(stored: &Stored) -> Result<Vec<Bytes>, String> {
+    let snapshot = stored.snapshot.iter();
+    let orphans = snapshot.clone().flat_map(|snapshot| snapshot.info.orphans.clone());
+    let chunks: Vec<Bytes> = snapshot.map(|snapshot| snapshot.document.clone()).collect();
+    let unpacked = change::unpack(&chunks).map_err(|error| error.to_string())?;
+    let unpacked = unpacked.into_iter().map(|change| change.bytes);
+    Ok(unpacked.chain(orphans).chain(stored.changes.iter().cloned()).collect())
+}
+
 fn restore(stored: Stored) -> Result<Document, String> {
-    Document::restore(DOCUMENT, stored.changes, stored.quarantined)
-        .map_err(|(place, error)| format!("stored change {place}: {error}"))
+    let mut restoring = Restoring::new(DOCUMENT, stored.quarantined);
+    if let Some(snapshot) = stored.snapshot {
+        restoring = restoring.on(snapshot.info).map_err(|error| error.to_string())?;
+    }
+    for (place, bytes) in stored.changes.into_iter().enumerate() {
+        restoring.add(bytes).map_err(|error| format!("stored change {place}: {error}"))?;
+    }
+    Ok(restoring.finish())
 }

@@ -48,6 +48,8 @@ pub(crate) struct Tally {
     pub(crate) changes: usize,
     pub(crate) connects: usize,
     pub(crate) restarts: usize,
+    /// Snapshots that were stored.
+    pub(crate) compactions: usize,
     /// Reasons to speak that come from outside: edits, merges, switches.
     pub(crate) impulses: usize,
     /// Messages in the last phase, in which nothing new happens.
@@ -86,7 +88,7 @@ impl<D: Disk> World<D> {
 
     pub(crate) fn step(&mut self) -> Result<(), String> {
         let index = self.rng.below(self.peers.len());
-        match self.rng.weighted(&[20, 25, 25, 25, 15, 10, 8, 3, 2, 2, 1, 3, 1]) {
+        match self.rng.weighted(&[20, 25, 25, 25, 15, 10, 8, 3, 2, 2, 1, 3, 1, 4, 6, 8]) {
             0 => self.edit(index),
             1 => self.speak(index),
             2 => drop(self.deliver_to_hub(index)?),
@@ -100,7 +102,10 @@ impl<D: Disk> World<D> {
             9 => self.toggle_read_only(index),
             10 => self.lose_or_fork(index),
             11 => self.gossip(index),
-            _ => self.restart_hub()?,
+            12 => self.restart_hub()?,
+            13 => self.hub.start_compaction()?,
+            14 => drop(self.finish_compaction()?),
+            _ => drop(self.hub.finish_bringing()?),
         }
         // The driver is free to let several things happen before it asks what to do.
         if self.rng.percent(80) { self.pump() } else { Ok(()) }
@@ -194,6 +199,21 @@ impl<D: Disk> World<D> {
         match self.hub.finish_append(&mut self.rng) {
             None => Ok(false),
             Some(Ok(())) => Ok(true),
+            Some(Err(_)) => {
+                self.hub.document.handle_append_failed();
+                self.restart_hub()?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn finish_compaction(&mut self) -> Result<bool, String> {
+        match self.hub.finish_compaction(&mut self.rng) {
+            None => Ok(false),
+            Some(Ok(())) => {
+                self.tally.compactions += 1;
+                Ok(true)
+            }
             Some(Err(_)) => {
                 self.hub.document.handle_append_failed();
                 self.restart_hub()?;
@@ -357,6 +377,13 @@ impl<D: Disk> World<D> {
         }
         self.pump()?;
         while self.finish_append()? {
+            has_moved = true;
+            self.pump()?;
+        }
+        while self.finish_compaction()? {
+            has_moved = true;
+        }
+        while self.hub.finish_bringing()? {
             has_moved = true;
             self.pump()?;
         }

@@ -119,6 +119,7 @@ impl Server {
                 Effect::Send { connection, outgoing } => {
                     self.outbox.entry(connection.0).or_default().push(outgoing);
                 }
+                Effect::LoadSnapshot | Effect::Bring { .. } => panic!("there is no snapshot"),
                 Effect::Close { fault, .. } => panic!("closed: {fault}"),
             }
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use futures::FutureExt;
 use highwater_core::document::AppendId;
-use highwater_core::{DocumentId, Record};
+use highwater_core::{DocumentId, Record, Snapshot};
 use highwater_storage::{FaultyStore, Pace, Store, StoreFuture, StoredDocument};
 
 use crate::network::Rng;
@@ -15,6 +15,7 @@ pub(crate) struct StoreDisk {
     store: FaultyStore,
     /// Answers of the store that were not looked at yet, oldest first.
     appends: VecDeque<(AppendId, StoreFuture<()>)>,
+    snapshot: Option<StoreFuture<()>>,
     is_calm: bool,
 }
 
@@ -26,7 +27,13 @@ impl StoreDisk {
             1 => Pace::Ticks(3),
             _ => Pace::Manual,
         };
-        Self { document, store: FaultyStore::new(pace), appends: VecDeque::new(), is_calm: false }
+        Self {
+            document,
+            store: FaultyStore::new(pace),
+            appends: VecDeque::new(),
+            snapshot: None,
+            is_calm: false,
+        }
     }
 
     /// Time passes for the store, and something may go wrong with it.
@@ -63,6 +70,20 @@ impl Disk for StoreDisk {
         Some(answer.map(|()| id).map_err(|error| error.to_string()))
     }
 
+    fn put_snapshot(&mut self, snapshot: Snapshot) {
+        self.snapshot = Some(self.store.put_snapshot(self.document, snapshot));
+    }
+
+    fn finish_snapshot(&mut self, rng: &mut Rng) -> Option<Result<(), String>> {
+        let mut snapshot = self.snapshot.take()?;
+        self.go_on(rng);
+        let answer = (&mut snapshot).now_or_never();
+        if answer.is_none() {
+            self.snapshot = Some(snapshot);
+        }
+        answer.map(|answer| answer.map_err(|error| error.to_string()))
+    }
+
     fn is_busy(&self) -> bool {
         !self.appends.is_empty()
     }
@@ -74,19 +95,24 @@ impl Disk for StoreDisk {
     }
 
     fn durable(&self) -> Stored {
-        as_read(self.store.durable(self.document))
+        self.as_read(self.store.durable(self.document))
     }
 
     fn restart(&mut self, rng: &mut Rng) -> Stored {
         self.appends.clear();
+        self.snapshot = None;
         self.store = self.store.power_cut(rng.next());
         let read = self.store.load(self.document).now_or_never().expect("nothing holds it up");
-        as_read(read.expect("a store after a power cut reads"))
+        self.as_read(read.expect("a store after a power cut reads"))
     }
 }
 
-fn as_read(stored: Option<StoredDocument>) -> Stored {
-    let stored = stored.unwrap_or_default();
-    let quarantined = stored.quarantined.into_iter().map(|change| (change.hash, change.reason)).collect();
-    Stored { changes: stored.changes, quarantined }
+impl StoreDisk {
+    fn as_read(&self, stored: Option<StoredDocument>) -> Stored {
+        let stored = stored.unwrap_or_default();
+        let quarantined = stored.quarantined.into_iter().map(|change| (change.hash, change.reason)).collect();
+        let chunk = self.store.durable_snapshot(self.document);
+        let snapshot = stored.snapshot.zip(chunk).map(|(info, document)| Snapshot { info, document });
+        Stored { snapshot, changes: stored.changes, quarantined }
+    }
 }

@@ -25,7 +25,7 @@ pub struct ReadOnlyStore {
 #[non_exhaustive]
 pub enum CheckEvent {
     /// A document, with all that could be read of it.
-    Document(CheckedDocument),
+    Document(Box<CheckedDocument>),
     /// Something is wrong with the file, rather than with a row of a document. In the words of SQLite where it found it.
     File(String),
 }
@@ -39,6 +39,8 @@ pub struct CheckedDocument {
     pub created_ms: i64,
     /// The rows that are what was written. All of the document if `damaged` is empty and `cut_short` is `None`.
     pub stored: StoredDocument,
+    /// The document chunk of the snapshot, if there is one and it could be read.
+    pub snapshot_chunk: Option<bytes::Bytes>,
     /// The rows that are not, or that stand where others should.
     pub damaged: Vec<DamagedRow>,
     /// Why the rows after those could not be read at all.
@@ -83,7 +85,13 @@ impl ReadOnlyStore {
     /// Reads everything and tells `found` of every document and of everything that is wrong. Holds one document in memory at a time.
     /// Never fails: that something cannot be read is a finding.
     pub fn check(&self, mut found: impl FnMut(CheckEvent)) {
-        for problem in [self.check_file(), self.check_numbers("log"), self.check_numbers("quarantine")] {
+        for problem in [
+            self.check_file(),
+            self.check_numbers("log"),
+            self.check_numbers("quarantine"),
+            self.check_numbers("snapshot"),
+            self.check_numbers("part"),
+        ] {
             match problem {
                 Ok(problems) => problems.into_iter().for_each(|detail| found(CheckEvent::File(detail))),
                 Err(error) => found(CheckEvent::File(error.to_string())),
@@ -145,7 +153,14 @@ impl ReadOnlyStore {
         let snapshot = self.conn.unchecked_transaction();
         let walked = rows::walk(&self.conn, number, document, OnDamage::GoOn);
         let cut_short = snapshot.err().or(walked.cut_short).map(|error| error.to_string());
-        let (stored, damaged) = (walked.stored, walked.damaged);
-        CheckEvent::Document(CheckedDocument { document, created_ms, stored, damaged, cut_short })
+        let (stored, snapshot_chunk, damaged) = (walked.stored, walked.chunk, walked.damaged);
+        CheckEvent::Document(Box::new(CheckedDocument {
+            document,
+            created_ms,
+            stored,
+            snapshot_chunk,
+            damaged,
+            cut_short,
+        }))
     }
 }

@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use highwater_core::DocumentId;
+use bytes::Bytes;
+use highwater_core::{ChangeHash, DocumentId};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::rows::{self, OnDamage};
+use super::rows::{self, DamagedRow, OnDamage};
+use super::snapshot::{self, Fault, SnapshotReader};
 use super::{connection, schema};
 use crate::queue::Queue;
-use crate::store::{StoreError, StoredDocument};
+use crate::store::{Found, StoreError, StoredDocument};
 
 /// Reads at most this many documents at a time.
 const THREADS: usize = 4;
@@ -22,6 +24,8 @@ type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 /// What a reader is asked to do.
 pub(super) enum Read {
     Load { document: DocumentId, answer: Answer<Option<StoredDocument>> },
+    Snapshot { document: DocumentId, answer: Answer<Option<Bytes>> },
+    Find { document: DocumentId, hash: ChangeHash, answer: Answer<Found> },
     List { after: Option<DocumentId>, limit: usize, answer: Answer<Vec<DocumentId>> },
 }
 
@@ -67,6 +71,10 @@ fn run(conn: Connection, queue: &Queue<Read>) {
         // Nobody may be waiting for the answer any more; that is no error.
         match read {
             Read::Load { document, answer } => drop(answer.send(fenced(|| load(&conn, document)))),
+            Read::Snapshot { document, answer } => drop(answer.send(fenced(|| chunk(&conn, document)))),
+            Read::Find { document, hash, answer } => {
+                drop(answer.send(fenced(|| find(&conn, document, &hash))))
+            }
             Read::List { after, limit, answer } => drop(answer.send(fenced(|| list(&conn, after, limit)))),
         }
     }
@@ -85,13 +93,38 @@ fn load(conn: &Connection, document: DocumentId) -> Result<Option<StoredDocument
     };
     let walked = rows::walk(conn, number, document, OnDamage::Stop);
     if let Some(damage) = walked.damaged.into_iter().next() {
-        let record = format!("{} row {}", damage.table, damage.row);
-        return Err(StoreError::Damaged { document, record, detail: damage.detail });
+        return Err(damaged(document, damage));
     }
     match walked.cut_short {
         Some(error) => Err(StoreError::Read(format!("document {document}: {error}"))),
         None => Ok(Some(walked.stored)),
     }
+}
+
+fn damaged(document: DocumentId, damage: DamagedRow) -> StoreError {
+    let record = format!("{} row {}", damage.table, damage.row);
+    StoreError::Damaged { document, record, detail: damage.detail }
+}
+
+fn faulty(document: DocumentId) -> impl Fn(Fault) -> StoreError {
+    move |fault| match fault {
+        Fault::Damaged(damage) => damaged(document, damage),
+        Fault::Read(error) => StoreError::Read(format!("document {document}: {error}")),
+    }
+}
+
+fn chunk(conn: &Connection, document: DocumentId) -> Result<Option<Bytes>, StoreError> {
+    let _snapshot = conn.unchecked_transaction().map_err(read_error)?;
+    let Some(number) = rows::document_number(conn, &document).map_err(read_error)? else {
+        return Ok(None);
+    };
+    let reader = SnapshotReader::open(conn, number, document).map_err(faulty(document))?;
+    reader.map(|reader| reader.chunk()).transpose().map_err(faulty(document))
+}
+
+fn find(conn: &Connection, document: DocumentId, hash: &ChangeHash) -> Result<Found, StoreError> {
+    let _snapshot = conn.unchecked_transaction().map_err(read_error)?;
+    snapshot::find(conn, document, hash).map_err(faulty(document))
 }
 
 fn list(conn: &Connection, after: Option<DocumentId>, limit: usize) -> Result<Vec<DocumentId>, StoreError> {

@@ -1,13 +1,16 @@
 //! Reading rows and finding out whether they are what was written. Loading and the doctor's check see the same rows in the same way.
 
-use highwater_core::DocumentId;
+use bytes::Bytes;
+use highwater_core::{ChangeHash, DocumentId};
 use rusqlite::types::FromSqlError;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
 use super::schema::{self, QuarantineFields};
+use super::snapshot::{Closed, Fault, SnapshotReader};
 use crate::store::{QuarantinedChange, StoredDocument};
 
-const LOG: &str = "SELECT seq, position, kind, checksum, bytes FROM log WHERE document = ?1 ORDER BY seq";
+const LOG: &str = "SELECT seq, position, kind, checksum, bytes FROM log \
+                   WHERE document = ?1 AND position >= ?2 ORDER BY position, seq";
 const QUARANTINE: &str = "SELECT seq, hash, reason, peer, at_ms, checksum, bytes FROM quarantine \
                           WHERE document = ?1 ORDER BY seq";
 
@@ -39,6 +42,8 @@ pub(super) enum OnDamage {
 #[derive(Debug, Default)]
 pub(super) struct Walked {
     pub(super) stored: StoredDocument,
+    /// The document chunk of the snapshot, if it was asked for.
+    pub(super) chunk: Option<Bytes>,
     pub(super) damaged: Vec<DamagedRow>,
     /// Why the rest could not be read at all.
     pub(super) cut_short: Option<rusqlite::Error>,
@@ -51,18 +56,32 @@ pub(super) fn document_number(conn: &Connection, document: &DocumentId) -> rusql
         .optional()
 }
 
+/// How many rows of the log a document has, or had before a snapshot took their place: the position of the next one.
+pub(super) fn next_position(conn: &Connection, number: i64) -> rusqlite::Result<i64> {
+    let sql = "SELECT coalesce((SELECT position + 1 FROM log WHERE document = ?1 ORDER BY position DESC LIMIT 1), \
+               (SELECT records FROM snapshot WHERE document = ?1), 0)";
+    conn.prepare_cached(sql)?.query_row([number], |row| row.get(0))
+}
+
 /// Reads the rows of the document with this number. The caller holds a transaction, so that the tables agree.
+///
+/// With [`OnDamage::GoOn`] everything is read, the document chunk of the snapshot too; without, what opening the document takes.
 pub(super) fn walk(conn: &Connection, number: i64, document: DocumentId, on_damage: OnDamage) -> Walked {
     let mut walk = Walk { document, on_damage, damaged: Vec::new() };
     let mut walked = Walked::default();
-    let log = conn.prepare_cached(LOG).and_then(|rows| walk.log(rows, number, &mut walked));
+    let snapshot = walk.snapshot(conn, number, &mut walked);
+    // Where the tail begins is not known then.
+    let log = snapshot.and_then(|records| {
+        conn.prepare_cached(LOG).and_then(|rows| walk.log(rows, number, records, &mut walked))
+    });
     // Damage in one table says nothing about the other.
     let quarantine = if log.is_err() && on_damage == OnDamage::Stop {
         Ok(())
     } else {
         conn.prepare_cached(QUARANTINE).and_then(|rows| walk.quarantine(rows, number, &mut walked))
     };
-    walked.cut_short = log.and(quarantine).err();
+    let notes = walk.notes(conn, number, &mut walked);
+    walked.cut_short = log.and(quarantine).and(notes).err();
     walked.damaged = walk.damaged;
     walked
 }
@@ -74,15 +93,65 @@ struct Walk {
 }
 
 impl Walk {
+    /// Reads the snapshot, and returns how many rows of the log it stands for.
+    fn snapshot(&mut self, conn: &Connection, number: i64, walked: &mut Walked) -> rusqlite::Result<i64> {
+        let reader = match SnapshotReader::open(conn, number, self.document) {
+            Ok(Some(reader)) => reader,
+            Ok(None) => return Ok(0),
+            Err(fault) => return self.fault(fault, 0),
+        };
+        let records = reader.records();
+        match reader.info() {
+            Ok(info) => walked.stored.snapshot = Some(info),
+            Err(fault) => return self.fault(fault, records),
+        }
+        match (reader.index(), &mut walked.stored.snapshot) {
+            (Ok(index), Some(snapshot)) => snapshot.index = index,
+            (Err(Fault::Read(error)), _) => return Err(error),
+            (Err(Fault::Damaged(damage)), _) if self.on_damage == OnDamage::GoOn => self.damaged.push(damage),
+            // An index can be made anew from the document.
+            (Err(Fault::Damaged(damage)), _) => {
+                tracing::warn!(document = %self.document, %damage, "the index of a snapshot is damaged");
+            }
+            (Ok(_), None) => {}
+        }
+        if self.on_damage == OnDamage::GoOn {
+            match reader.chunk() {
+                Ok(chunk) => walked.chunk = Some(chunk),
+                Err(fault) => return self.fault(fault, records),
+            }
+        }
+        Ok(records)
+    }
+
+    fn fault(&mut self, fault: Fault, records: i64) -> rusqlite::Result<i64> {
+        match fault {
+            Fault::Damaged(damage) => self.damaged.push(damage),
+            Fault::Read(error) => return Err(error),
+        }
+        Ok(records)
+    }
+
+    fn notes(&self, conn: &Connection, number: i64, walked: &mut Walked) -> rusqlite::Result<()> {
+        walked.stored.is_noted = Closed::read(conn, number, &self.document)?.is_some();
+        let mut statement = conn.prepare_cached("SELECT hash, reason FROM unfit WHERE document = ?1")?;
+        let unfit = statement
+            .query_row([number], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, String>(1)?)))
+            .optional()?;
+        walked.stored.unfit = unfit.map(|(hash, reason)| (ChangeHash(hash), reason));
+        Ok(())
+    }
+
     fn log(
         &mut self,
         mut statement: CachedStatement<'_>,
         number: i64,
+        records: i64,
         walked: &mut Walked,
     ) -> rusqlite::Result<()> {
         let mut chunks = Chunks::default();
-        let mut position = 0;
-        let mut rows = statement.query([number])?;
+        let mut position = records;
+        let mut rows = statement.query([number, records])?;
         // What was read before an error is kept: the check shows it.
         let result = loop {
             match rows.next() {
@@ -188,18 +257,18 @@ fn quarantined(row: &Row<'_>, document: &DocumentId) -> Result<QuarantinedChange
     })
 }
 
-fn compare(stored: i64, found: u32) -> Result<(), String> {
+pub(super) fn compare(stored: i64, found: u32) -> Result<(), String> {
     if stored == i64::from(found) {
         return Ok(());
     }
     Err(format!("the checksum is {stored:#010x}, the bytes make {found:#010x}"))
 }
 
-fn number(row: &Row<'_>, column: usize) -> Result<i64, String> {
+pub(super) fn number(row: &Row<'_>, column: usize) -> Result<i64, String> {
     row.get(column).map_err(|error| error.to_string())
 }
 
-fn blob<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a [u8], String> {
+pub(super) fn blob<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a [u8], String> {
     let value = row.get_ref(column).map_err(|error| error.to_string())?;
     value.as_blob().map_err(|error: FromSqlError| format!("column {column}: {error}"))
 }
@@ -211,19 +280,19 @@ fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str, String> {
 
 /// Collects the chunks of a document in one piece of memory. A document of 100,000 small changes then costs one allocation, not 100,000.
 #[derive(Default)]
-struct Chunks {
+pub(super) struct Chunks {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Chunks {
-    fn push(&mut self, chunk: &[u8]) {
+    pub(super) fn push(&mut self, chunk: &[u8]) {
         self.bytes.extend_from_slice(chunk);
         self.ends.push(self.bytes.len());
     }
 
-    fn finish(self) -> Vec<bytes::Bytes> {
-        let bytes = bytes::Bytes::from(self.bytes.into_boxed_slice());
+    pub(super) fn finish(self) -> Vec<Bytes> {
+        let bytes = Bytes::from(self.bytes.into_boxed_slice());
         let mut start = 0;
         let slice = |end| bytes.slice(std::mem::replace(&mut start, end)..end);
         self.ends.into_iter().map(slice).collect()

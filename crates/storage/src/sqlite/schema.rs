@@ -6,17 +6,27 @@
 //! | `document`   | document          | `id` (used by the other tables), `document_id` (16 bytes), `created_ms`         |
 //! | `log`        | change            | `seq`, `document`, `position`, `kind`, `checksum`, `bytes`                      |
 //! | `quarantine` | refused change    | `seq`, `document`, `hash` (32 bytes), `reason`, `peer`, `at_ms`, `checksum`, `bytes` |
+//! | `snapshot`   | compacted document | `document`, `generation`, `records`, `changes`, `heads`, sizes (see [`SnapshotRow`]), `checksum` |
+//! | `part`       | piece of a snapshot | `seq`, `document`, `generation`, `kind`, `number`, `checksum`, `bytes`         |
+//! | `compaction` | compaction that is under way | `document`, `generation`                                             |
+//! | `closed`     | document that was let go of | `document`, `records`, `changes`, `heads`, `checksum`                 |
+//! | `unfit`      | document that cannot be compacted | `document`, `hash`, `reason`, `at_ms`                           |
 //!
-//! `log` is append-only. `seq` is the order of the whole store. `position` counts the rows of one document from 0 without a
+//! `log` is append-only, but for compaction. `seq` is the order of the whole store. `position` counts the rows of one document from 0 without a
 //! gap, so that a row that went missing is noticed, which no checksum of the rows that are left could do. `kind` says what
 //! `bytes` are: [`KIND_CHANGE`] is a change chunk with its header, as it was received.
+//!
+//! A row of `snapshot` stands in the place of the rows of `log` with a position before `records`: those do not count any more, whether they have been deleted yet or not.
+//! Its pieces are the rows of `part` with its generation: the document chunk ([`PART_DOCUMENT`]) and the graph ([`PART_GRAPH`]), both cut at [`PART_BYTES`]; the pages of
+//! hashes ([`PART_PAGE`]) and the orphans ([`PART_ORPHAN`]), one to a row. Pieces of another generation are left over from a compaction, and are listed in `compaction`
+//! until they are deleted.
 //!
 //! Every checksum is a CRC-32 over the other columns and the 16 bytes of the document id, so that a row that came to belong to
 //! another document, or another place, is noticed too.
 //!
 //! Times are milliseconds since 1970. They are for people; nothing is decided by them.
 
-use highwater_core::{ChangeHash, DocumentId};
+use highwater_core::{ChangeHash, DocumentId, Snapshot, SnapshotInfo};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::store::{Identity, StoreError};
@@ -38,8 +48,20 @@ pub(super) const META_PROBE: &str = "probe";
 /// `log.kind` of a change chunk.
 pub(super) const KIND_CHANGE: i64 = 1;
 
+/// `part.kind` of pieces of the document chunk.
+pub(super) const PART_DOCUMENT: i64 = 1;
+/// `part.kind` of pieces of the graph.
+pub(super) const PART_GRAPH: i64 = 2;
+/// `part.kind` of a page of hashes.
+pub(super) const PART_PAGE: i64 = 3;
+/// `part.kind` of an orphan.
+pub(super) const PART_ORPHAN: i64 = 4;
+/// Where long things are cut.
+pub(super) const PART_BYTES: usize = 1 << 20;
+
 /// `PRAGMA user_version` n means that the first n of these were run. Only ever add to the end.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta (
         key TEXT NOT NULL PRIMARY KEY,
         value TEXT NOT NULL
@@ -69,7 +91,52 @@ const MIGRATIONS: &[&str] = &["
         bytes BLOB NOT NULL
     ) STRICT;
     CREATE INDEX quarantine_document ON quarantine (document);
-"];
+",
+    "
+    DROP INDEX log_document;
+    CREATE INDEX log_place ON log (document, position);
+    CREATE TABLE snapshot (
+        document INTEGER PRIMARY KEY,
+        generation INTEGER NOT NULL,
+        records INTEGER NOT NULL,
+        changes INTEGER NOT NULL,
+        heads BLOB NOT NULL,
+        document_bytes INTEGER NOT NULL,
+        graph_bytes INTEGER NOT NULL,
+        pages INTEGER NOT NULL,
+        orphans INTEGER NOT NULL,
+        saved_ms INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE part (
+        seq INTEGER PRIMARY KEY,
+        document INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        bytes BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX part_place ON part (document, generation, kind, number);
+    CREATE TABLE compaction (
+        document INTEGER PRIMARY KEY,
+        generation INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE closed (
+        document INTEGER PRIMARY KEY,
+        records INTEGER NOT NULL,
+        changes INTEGER NOT NULL,
+        heads BLOB NOT NULL,
+        checksum INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE unfit (
+        document INTEGER PRIMARY KEY,
+        hash BLOB NOT NULL,
+        reason TEXT NOT NULL,
+        at_ms INTEGER NOT NULL
+    ) STRICT;
+",
+];
 
 /// The checksum of a row of `log`.
 pub(super) fn log_checksum(document: &DocumentId, position: i64, kind: i64, bytes: &[u8]) -> u32 {
@@ -79,6 +146,101 @@ pub(super) fn log_checksum(document: &DocumentId, position: i64, kind: i64, byte
     hasher.update(&kind.to_le_bytes());
     hasher.update(bytes);
     hasher.finalize()
+}
+
+/// A checksum over a document id, some numbers and some bytes.
+fn checksum_of(document: &DocumentId, numbers: &[i64], bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(document.as_bytes());
+    numbers.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// The checksum of a row of `part`.
+pub(super) fn part_checksum(
+    document: &DocumentId,
+    generation: i64,
+    kind: i64,
+    number: i64,
+    bytes: &[u8],
+) -> u32 {
+    checksum_of(document, &[generation, kind, number], bytes)
+}
+
+/// The checksum of a row of `closed`.
+pub(super) fn closed_checksum(document: &DocumentId, records: i64, changes: i64, heads: &[u8]) -> u32 {
+    checksum_of(document, &[records, changes], heads)
+}
+
+/// A row of `snapshot`, but for its document and its checksum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SnapshotRow {
+    pub(super) generation: i64,
+    /// How many rows of the log it stands for.
+    pub(super) records: i64,
+    pub(super) changes: i64,
+    /// 32 bytes for each.
+    pub(super) heads: Vec<u8>,
+    pub(super) document_bytes: i64,
+    pub(super) graph_bytes: i64,
+    pub(super) pages: i64,
+    pub(super) orphans: i64,
+    pub(super) saved_ms: i64,
+}
+
+impl SnapshotRow {
+    pub(super) fn of(snapshot: &Snapshot, generation: i64, saved_ms: i64) -> Self {
+        let Snapshot { info, document } = snapshot;
+        Self {
+            generation,
+            records: info.records as i64,
+            changes: info.changes as i64,
+            heads: heads_bytes(&info.heads),
+            document_bytes: document.len() as i64,
+            graph_bytes: info.index.graph.len() as i64,
+            pages: info.index.pages.len() as i64,
+            orphans: info.orphans.len() as i64,
+            saved_ms,
+        }
+    }
+
+    /// The checksum of the row.
+    pub(super) fn checksum(&self, document: &DocumentId) -> u32 {
+        let numbers = [
+            self.generation,
+            self.records,
+            self.changes,
+            self.document_bytes,
+            self.graph_bytes,
+            self.pages,
+            self.orphans,
+            self.saved_ms,
+        ];
+        checksum_of(document, &numbers, &self.heads)
+    }
+
+    /// What it says, without index and orphans.
+    pub(super) fn info(&self) -> Option<SnapshotInfo> {
+        Some(SnapshotInfo {
+            records: u64::try_from(self.records).ok()?,
+            changes: u64::try_from(self.changes).ok()?,
+            heads: heads_of(&self.heads)?,
+            document_bytes: u64::try_from(self.document_bytes).ok()?,
+            ..SnapshotInfo::default()
+        })
+    }
+}
+
+/// Heads as they are stored: 32 bytes each.
+pub(super) fn heads_bytes(heads: &[ChangeHash]) -> Vec<u8> {
+    heads.iter().flat_map(|head| head.0).collect()
+}
+
+/// See [`heads_bytes`].
+pub(super) fn heads_of(bytes: &[u8]) -> Option<Vec<ChangeHash>> {
+    let (heads, rest) = bytes.as_chunks::<32>();
+    rest.is_empty().then(|| heads.iter().map(|head| ChangeHash(*head)).collect())
 }
 
 /// What a row of `quarantine` holds, besides its checksum.

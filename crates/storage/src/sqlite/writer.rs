@@ -10,17 +10,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use highwater_core::{DocumentId, Record};
+use highwater_core::{DocumentId, Record, Snapshot};
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::compaction::{Compaction, Outcome};
 use super::connection::{self, BUSY_TIMEOUT_MS, Checkpoint};
 use super::reader::Readers;
 use super::rows;
 use super::schema::{self, KIND_CHANGE, META_PROBE, QuarantineFields};
 use crate::queue::Queue;
-use crate::store::StoreError;
+use crate::store::{Note, StoreError};
 
 /// A transaction is closed when it has this many rows, or this many bytes; what is left goes into the next one.
 const BATCH_ROWS: usize = 10_000;
@@ -47,6 +48,15 @@ pub(super) enum Work {
         document: DocumentId,
         records: Vec<Record>,
     },
+    /// Begins here, and goes on with the commits that follow.
+    Snapshot {
+        document: DocumentId,
+        snapshot: Box<Snapshot>,
+    },
+    Note {
+        document: DocumentId,
+        note: Note,
+    },
     Probe,
     /// Always the last one in the queue.
     Close,
@@ -56,14 +66,14 @@ impl Work {
     fn rows(&self) -> usize {
         match self {
             Self::Append { records, .. } => records.len().max(1),
-            Self::Probe | Self::Close => 1,
+            _ => 1,
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
             Self::Append { records, .. } => records.iter().map(|record| record.bytes().len()).sum(),
-            Self::Probe | Self::Close => 0,
+            _ => 0,
         }
     }
 }
@@ -75,6 +85,8 @@ pub(super) struct Writer {
     readers: Readers,
     lock: File,
     known: Known,
+    /// Under way, one after the other.
+    compactions: VecDeque<Compaction>,
     /// Why nothing can be written any more.
     failure: Option<StoreError>,
     restart_at: i64,
@@ -83,30 +95,42 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A writer for an open database.
-    pub(super) fn new(conn: Connection, queue: Arc<Queue<Job>>, readers: Readers, lock: File) -> Self {
-        Self {
+    pub(super) fn new(
+        conn: Connection,
+        queue: Arc<Queue<Job>>,
+        readers: Readers,
+        lock: File,
+    ) -> rusqlite::Result<Self> {
+        let compactions = Compaction::left_over(&conn)?;
+        Ok(Self {
             conn,
             queue,
             readers,
             lock,
             known: Known::default(),
+            compactions,
             failure: None,
             restart_at: RESTART_PAGES,
             closing: None,
-        }
+        })
     }
 
     /// Works until the queue is closed and empty, then lets go of everything.
     pub(super) fn run(mut self) {
-        loop {
-            let mut jobs = self.queue.take_all();
-            if jobs.is_empty() {
+        while self.closing.is_none() {
+            let is_compacting = !self.compactions.is_empty() && self.failure.is_none();
+            let mut jobs = if is_compacting { self.queue.take_all_now() } else { self.queue.take_all() };
+            if jobs.is_empty() && !(is_compacting && self.queue.is_open()) {
                 break;
             }
-            while !jobs.is_empty() {
+            // An empty batch is for the sake of a compaction alone.
+            loop {
                 let batch = next_batch(&mut jobs);
                 self.commit(batch);
                 self.checkpoint();
+                if jobs.is_empty() {
+                    break;
+                }
             }
         }
         self.finish();
@@ -114,14 +138,14 @@ impl Writer {
 
     /// Writes a batch, then answers. After a failure nothing is written any more: a later success must not stand on it.
     fn commit(&mut self, batch: Vec<Job>) {
+        let batch = self.queue_compactions(batch);
+        let mut compacted = None;
         if self.failure.is_none() {
             let written = catch_unwind(AssertUnwindSafe(|| self.write(&batch)));
-            self.failure = match written {
-                Ok(written) => written.err().map(|error| StoreError::Write(error.to_string())),
-                Err(_) => Some(StoreError::Write("the writer panicked".into())),
-            };
-            if let Some(failure) = &self.failure {
-                tracing::error!(%failure, "the store failed and writes nothing more");
+            match written {
+                Ok(Ok(outcome)) => compacted = outcome,
+                Ok(Err(error)) => self.fail(StoreError::Write(error.to_string())),
+                Err(_) => self.fail(StoreError::Write("the writer panicked".into())),
             }
         }
         let result = self.failure.clone().map_or(Ok(()), Err);
@@ -129,24 +153,64 @@ impl Writer {
             match job.work {
                 Work::Close => self.closing = Some(job.answer),
                 // Nobody may be waiting for the answer any more; the work is done all the same.
-                Work::Append { .. } | Work::Probe => drop(job.answer.send(result.clone())),
+                _ => drop(job.answer.send(result.clone())),
             }
         }
+        self.after_slice(compacted);
     }
 
-    fn write(&mut self, batch: &[Job]) -> rusqlite::Result<()> {
+    /// Compactions wait for their turn apart from the rest.
+    fn queue_compactions(&mut self, batch: Vec<Job>) -> Vec<Job> {
+        let mut rest = Vec::with_capacity(batch.len());
+        for Job { work, answer } in batch {
+            match work {
+                Work::Snapshot { document, snapshot } => {
+                    self.compactions.push_back(Compaction::new(document, snapshot, answer));
+                }
+                work => rest.push(Job { work, answer }),
+            }
+        }
+        rest
+    }
+
+    /// A slice of the first compaction is durable, unless the store failed.
+    fn after_slice(&mut self, outcome: Option<Outcome>) {
+        if let Some(failure) = &self.failure {
+            self.compactions.drain(..).for_each(|mut compaction| compaction.answer(Err(failure.clone())));
+        }
+        let Some(compaction) = self.compactions.front_mut() else { return };
+        match outcome {
+            None | Some(Outcome::More) => return,
+            Some(Outcome::Counts) => return compaction.answer(Ok(())),
+            Some(Outcome::Misfit(detail)) => compaction.answer(Err(StoreError::Snapshot(detail))),
+            Some(Outcome::Done) => {}
+        }
+        self.compactions.pop_front();
+    }
+
+    fn fail(&mut self, failure: StoreError) {
+        tracing::error!(%failure, "the store failed and writes nothing more");
+        self.failure = Some(failure);
+    }
+
+    /// Writes a batch, and a slice of a compaction if one is under way.
+    fn write(&mut self, batch: &[Job]) -> rusqlite::Result<Option<Outcome>> {
         // If this returns early the transaction is dropped and with that rolled back.
         let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
         let mut rows = Rows::new(&self.conn, &mut self.known)?;
         for job in batch {
             match &job.work {
                 Work::Append { document, records } => rows.append(document, records)?,
+                Work::Note { document, note } => rows.note(document, note)?,
                 Work::Probe => rows.probe()?,
-                Work::Close => {}
+                Work::Snapshot { .. } | Work::Close => {}
             }
         }
         drop(rows);
-        transaction.commit()
+        let compaction = self.compactions.front_mut();
+        let outcome = compaction.map(|compaction| compaction.slice(&self.conn, now_ms())).transpose()?;
+        transaction.commit()?;
+        Ok(outcome)
     }
 
     /// Moves the log into the database when it has grown long. Nobody waits for this: all are answered.
@@ -156,9 +220,7 @@ impl Writer {
         }
         if let Err(error) = self.checkpoint_if_due() {
             // It may be a sync that failed. Trying again could report a success that is none.
-            let failure = StoreError::Write(format!("checkpoint: {error}"));
-            tracing::error!(%failure, "the store failed and writes nothing more");
-            self.failure = Some(failure);
+            self.fail(StoreError::Write(format!("checkpoint: {error}")));
         }
     }
 
@@ -294,7 +356,7 @@ impl<'c> Rows<'c> {
         }
         self.known.make_room();
         match rows::document_number(self.conn, document)? {
-            Some(number) => Ok(Place { number, position: self.next_position(number)? }),
+            Some(number) => Ok(Place { number, position: rows::next_position(self.conn, number)? }),
             None => Ok(Place { number: self.create(document)?, position: 0 }),
         }
     }
@@ -305,10 +367,25 @@ impl<'c> Rows<'c> {
             .insert((document.as_bytes().as_slice(), self.now_ms))
     }
 
-    fn next_position(&self, number: i64) -> rusqlite::Result<i64> {
-        let sql =
-            "SELECT ifnull((SELECT position + 1 FROM log WHERE document = ?1 ORDER BY seq DESC LIMIT 1), 0)";
-        self.conn.prepare_cached(sql)?.query_row([number], |row| row.get(0))
+    fn note(&mut self, document: &DocumentId, note: &Note) -> rusqlite::Result<()> {
+        // A note on a document that is not there says nothing.
+        let Some(number) = rows::document_number(self.conn, document)? else { return Ok(()) };
+        match note {
+            Note::Closed { records, changes, heads } => {
+                let (records, changes) = (*records as i64, *changes as i64);
+                let heads = schema::heads_bytes(heads);
+                let checksum = schema::closed_checksum(document, records, changes, &heads);
+                let sql = "INSERT OR REPLACE INTO closed (document, records, changes, heads, checksum) \
+                           VALUES (?1, ?2, ?3, ?4, ?5)";
+                self.conn.prepare_cached(sql)?.execute((number, records, changes, heads, checksum))?;
+            }
+            Note::Unfit { hash, reason } => {
+                let sql =
+                    "INSERT OR REPLACE INTO unfit (document, hash, reason, at_ms) VALUES (?1, ?2, ?3, ?4)";
+                self.conn.prepare_cached(sql)?.execute((number, hash.0, reason, self.now_ms))?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes a value that was not there before: SQLite would not write, nor sync, a page that stays the same.

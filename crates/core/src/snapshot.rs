@@ -1,0 +1,188 @@
+//! Snapshots: a document chunk that stands for the first changes of a document, with what is needed to open the document without it.
+//!
+//! A document that has been compacted is stored as its snapshot and the changes that came since, the *tail*. The chunk is what `automerge` saves; beside it lies the graph
+//! of its changes ([`SnapshotIndex`]), from which the document is opened in microseconds a thousand changes, without `automerge` and without reading the chunk.
+
+use bytes::Bytes;
+
+use crate::change::{self, Change};
+use crate::document::{RestoreError, Restoring};
+use crate::history::{self, HashPages, History, StoredGraph};
+use crate::id::{ChangeHash, DocumentId};
+use crate::materialised::{Materialised, first_unfit_on};
+
+/// A snapshot without its document chunk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// How many records of the document's log it stands for: the changes in it, and those that were refused or are orphans.
+    pub records: u64,
+    /// How many changes are in it.
+    pub changes: u64,
+    /// The changes in it that no other of them depends on, sorted.
+    pub heads: Vec<ChangeHash>,
+    /// How many bytes the document chunk has.
+    pub document_bytes: u64,
+    /// From which the document is opened.
+    pub index: SnapshotIndex,
+    /// Changes among the records whose dependencies were missing, as chunks, in order.
+    pub orphans: Vec<Bytes>,
+}
+
+/// The graph of the changes in a snapshot. Its layout has a version; one that is not there, or has another, is [made anew](Self::rebuild).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SnapshotIndex {
+    /// Everything but the hashes. Empty if there is none.
+    pub graph: Bytes,
+    /// The hashes, each on the page that [`page_of`](Self::page_of) tells.
+    pub pages: Vec<Bytes>,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What is known of it.
+    pub info: SnapshotInfo,
+    /// The document chunk.
+    pub document: Bytes,
+}
+
+/// What a document is compacted from: all that a store holds of it.
+#[derive(Debug, Clone, Default)]
+pub struct Compactable {
+    /// The snapshot that there is.
+    pub base: Option<Snapshot>,
+    /// The changes since, in the order of the log.
+    pub tail: Vec<Bytes>,
+    /// The changes that were refused, and why.
+    pub quarantined: Vec<(ChangeHash, String)>,
+}
+
+/// Why a document is not compacted. It stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompactError {
+    /// `automerge` cannot hold the document with this change, or not save and load it again.
+    #[error("change {hash} cannot be materialised: {reason}")]
+    Unfit {
+        /// The first such change.
+        hash: ChangeHash,
+        /// Why.
+        reason: String,
+    },
+    /// What is stored cannot be read.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The snapshot that there is does not load, or what was made does not hold what it should.
+    #[error("{0}")]
+    Snapshot(String),
+}
+
+impl SnapshotIndex {
+    /// The page that a hash is on, of so many.
+    pub fn page_of(hash: &ChangeHash, pages: usize) -> usize {
+        history::page_of(hash, pages)
+    }
+
+    /// Whether a page has this hash.
+    pub fn page_has(page: &[u8], hash: &ChangeHash) -> bool {
+        history::find_in_page(page, hash)
+    }
+
+    /// Makes the index of a document chunk. Takes as long as loading it.
+    pub fn rebuild(id: DocumentId, document: &Bytes) -> Result<Self, RestoreError> {
+        let mut restoring = Restoring::new(id, []);
+        for change in change::unpack(std::slice::from_ref(document))? {
+            restoring.add(change.bytes)?;
+        }
+        Ok(Self::of(restoring.finish().history()))
+    }
+
+    fn of(history: &History) -> Self {
+        let (graph, pages) = history.to_stored();
+        Self { graph: graph.0, pages: pages.0 }
+    }
+
+    /// The history of the snapshot's changes.
+    pub(crate) fn history(&self) -> Result<History, &'static str> {
+        if self.graph.is_empty() {
+            return Err("there is no graph index");
+        }
+        History::from_stored(&StoredGraph(self.graph.clone()), &HashPages(self.pages.clone()))
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.graph.len() + self.pages.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// Whether there is no index.
+    pub fn is_empty(&self) -> bool {
+        self.graph.is_empty()
+    }
+}
+
+/// Compacts a document: materialises it, saves it, loads what was saved, and compares. Returns the materialised document too.
+///
+/// Takes seconds for a hundred thousand changes, and memory for all their values: for a thread that nobody waits for.
+pub fn compact(id: DocumentId, from: Compactable) -> Result<(Snapshot, Materialised), CompactError> {
+    let Compactable { base, tail, quarantined } = from;
+    let mut records = tail.len() as u64;
+    let mut restoring = Restoring::new(id, quarantined.iter().cloned());
+    let mut base_chunk = None;
+    if let Some(Snapshot { info, document }) = base {
+        records += info.records;
+        restoring = match restoring.on(info.clone()) {
+            Err(RestoreError::Index(_)) => {
+                let index = SnapshotIndex::rebuild(id, &document)?;
+                Restoring::new(id, quarantined).on(SnapshotInfo { index, ..info })?
+            }
+            restored => restored?,
+        };
+        base_chunk = Some(document);
+    }
+    for bytes in tail {
+        restoring.add(bytes)?;
+    }
+    let document = restoring.finish();
+    let changes = document.history().uncovered_chunks();
+    let materialised = load(base_chunk.as_ref())?;
+    let made = materialised.extended(changes).and_then(|materialised| {
+        let saved = materialised.save_checked()?;
+        Ok((saved, materialised))
+    });
+    let (saved, materialised) = match made {
+        Ok(made) => made,
+        Err(reason) => return Err(unfit(&load(base_chunk.as_ref())?, changes, reason)),
+    };
+    if saved.heads != document.heads() || saved.changes != document.len() {
+        return Err(CompactError::Snapshot(format!(
+            "saved and loaded, the document has {} changes and not {}, or other heads",
+            saved.changes,
+            document.len()
+        )));
+    }
+    let info = SnapshotInfo {
+        records,
+        changes: document.len() as u64,
+        heads: saved.heads,
+        document_bytes: saved.bytes.len() as u64,
+        index: SnapshotIndex::of(document.history()),
+        orphans: document.orphan_chunks(),
+    };
+    Ok((Snapshot { info, document: saved.bytes }, materialised))
+}
+
+fn load(chunk: Option<&Bytes>) -> Result<Materialised, CompactError> {
+    chunk
+        .map_or_else(|| Ok(Materialised::default()), |chunk| Materialised::load(chunk))
+        .map_err(CompactError::Snapshot)
+}
+
+fn unfit(base: &Materialised, changes: &[Bytes], reason: String) -> CompactError {
+    let found = first_unfit_on(base, changes);
+    let hash = found.as_ref().and_then(|(place, _)| Change::parse(changes[*place].clone()).ok());
+    match (hash, found) {
+        (Some(change), Some((_, reason))) => CompactError::Unfit { hash: change.hash, reason },
+        // It failed once and not again: nothing is known of any change.
+        _ => CompactError::Snapshot(reason),
+    }
+}
