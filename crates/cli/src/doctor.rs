@@ -93,7 +93,7 @@ impl Diagnosis {
         }
     }
 
-    fn take_document(&mut self, checked: CheckedDocument) {
+    fn take_document(&mut self, checked: Box<CheckedDocument>) {
         let name = checked.document.to_string();
         for row in &checked.damaged {
             self.damaged(Some(&name), row.to_string());

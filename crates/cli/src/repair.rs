@@ -79,7 +79,7 @@ impl Report {
         &mut self,
         runtime: &Runtime,
         to: &SqliteStore,
-        checked: CheckedDocument,
+        checked: Box<CheckedDocument>,
         deep: bool,
     ) -> Result<()> {
         let id = checked.document;
