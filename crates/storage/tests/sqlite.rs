@@ -54,7 +54,7 @@ fn check(dir: &Path) -> (Vec<String>, Vec<CheckedDocument>) {
     let (mut file, mut documents) = (Vec::new(), Vec::new());
     SqliteStore::open_read_only(dir).unwrap().check(|event| match event {
         CheckEvent::File(detail) => file.push(detail),
-        CheckEvent::Document(document) => documents.push(document),
+        CheckEvent::Document(document) => documents.push(*document),
         other => panic!("unexpected {other:?}"),
     });
     (file, documents)
