@@ -7,7 +7,7 @@ use std::fs;
 use common::{highwater, run, stderr, stdout};
 use tempfile::tempdir;
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "listen",
     "data-dir",
     "open-to-network",
@@ -18,6 +18,7 @@ const NAMES: [&str; 18] = [
     "idle-documents-bytes-max",
     "open-documents-max",
     "copies-bytes-max",
+    "compact-changes-min",
     "compactions-max",
     "ping-interval",
     "request-timeout",

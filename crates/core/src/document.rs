@@ -24,9 +24,8 @@ use crate::change::{self, Change, ChunkError};
 use crate::history::{HashPages, History, Index, Verdict};
 use crate::id::{ChangeHash, DocumentId, PeerId, StorageId};
 use crate::limits::{
-    COMPACT_BYTES_MIN, COMPACT_CHANGES_MIN, COMPACT_SHARE, GATE_STEPS_MAX, GATE_STEPS_PER_CHANGE,
-    INBOX_BATCH, ORPHAN_BYTES_MAX, ORPHANS_MAX, PEER_INBOX_MAX, QUARANTINE_MAX, REJECTED_MAX,
-    REMOTE_HEADS_MAX,
+    COMPACT_BYTES_MIN, COMPACT_SHARE, GATE_STEPS_MAX, GATE_STEPS_PER_CHANGE, INBOX_BATCH, ORPHAN_BYTES_MAX,
+    ORPHANS_MAX, PEER_INBOX_MAX, QUARANTINE_MAX, REJECTED_MAX, REMOTE_HEADS_MAX,
 };
 use crate::record::Record;
 use crate::snapshot::SnapshotInfo;
@@ -179,6 +178,8 @@ pub struct Document {
     effects: VecDeque<Effect>,
     /// Peers to whom there may be something to say.
     stale: BTreeSet<ConnectionId>,
+    /// Peers to whom there may be something to say once they have taken what they were sent.
+    held: BTreeSet<ConnectionId>,
     /// Peers that asked whether the document exists and have no answer yet.
     waiting: BTreeSet<ConnectionId>,
     remote_heads: RemoteHeadsBook,
@@ -324,6 +325,7 @@ impl Document {
             next_upload: 0,
             effects: VecDeque::new(),
             stale: BTreeSet::new(),
+            held: BTreeSet::new(),
             waiting: BTreeSet::new(),
             remote_heads: RemoteHeadsBook::default(),
             has_followers: false,
@@ -389,13 +391,14 @@ impl Document {
         &self.history
     }
 
-    /// Whether so much has come since the last snapshot that another one pays; see [`COMPACT_CHANGES_MIN`].
-    pub fn wants_compaction(&self) -> bool {
+    /// Whether so much has come since the last snapshot that another one pays: so many changes, which are at least one in [`COMPACT_SHARE`] of all;
+    /// or many bytes, see [`COMPACT_BYTES_MIN`].
+    pub fn wants_compaction(&self, changes_min: usize) -> bool {
         let (all, covered) = (self.history.len() as usize, self.covered());
         let (tail, tail_bytes) = (all - covered, self.history.uncovered_bytes());
         // What is stored of a change in a snapshot beside the chunk is mostly its hash.
         let stored = self.history.brought().snapshot_bytes() as usize + 40 * covered;
-        let is_long = tail >= COMPACT_CHANGES_MIN && tail * COMPACT_SHARE >= all;
+        let is_long = tail >= changes_min && tail * COMPACT_SHARE >= all;
         is_long || (tail_bytes >= COMPACT_BYTES_MIN && tail_bytes * 2 >= stored)
     }
 
@@ -477,6 +480,7 @@ impl Document {
     pub fn detach(&mut self, connection: ConnectionId) {
         let Some(peer) = self.peers.remove(&connection) else { return };
         self.stale.remove(&connection);
+        self.held.remove(&connection);
         self.hungry.remove(&connection);
         self.waiting.remove(&connection);
         let waiting =
@@ -560,6 +564,7 @@ impl Document {
         self.uploads.clear();
         self.peers.clear();
         self.stale.clear();
+        self.held.clear();
         self.hungry.clear();
         self.waiting.clear();
     }
@@ -634,12 +639,20 @@ impl Document {
 
     /// The next thing to do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.poll_effect_unless(|_| false)
+    }
+
+    /// The next thing to do, without sync messages to peers of which `is_behind` says that they have not taken what they were sent. Whatever happens until
+    /// they have, they get as one message; the driver calls [`handle_ready`](Self::handle_ready) then.
+    pub fn poll_effect_unless(&mut self, mut is_behind: impl FnMut(ConnectionId) -> bool) -> Option<Effect> {
         loop {
             if let Some(effect) = self.effects.pop_front() {
                 return Some(effect);
             }
             let Some(connection) = self.stale.pop_first() else { break };
-            if let Some(message) = self.generate(connection) {
+            if is_behind(connection) {
+                self.held.insert(connection);
+            } else if let Some(message) = self.generate(connection) {
                 return Some(Effect::Send { connection, outgoing: Outgoing::Sync(message) });
             }
         }
@@ -647,6 +660,13 @@ impl Document {
             self.history.brought_mut().trim();
         }
         self.answer_waiting()
+    }
+
+    /// A peer that was behind has taken what it was sent.
+    pub fn handle_ready(&mut self, connection: ConnectionId) {
+        if self.held.remove(&connection) {
+            self.stale.insert(connection);
+        }
     }
 
     fn take_message(

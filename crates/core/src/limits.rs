@@ -74,9 +74,9 @@ pub const SNAPSHOT_KEPT_BYTES_MAX: u64 = 1 << 20;
 pub const BROUGHT_CHANGES_MAX: usize = 16_384;
 /// Size of the changes that were brought from a snapshot and stay in memory for the next one who lacks them.
 pub const BROUGHT_BYTES_MAX: usize = 16 << 20;
-/// A document is compacted when so many of its changes are in no snapshot, and they are at least one in [`COMPACT_SHARE`].
+/// A document is compacted when so many of its changes are in no snapshot, unless told otherwise, and they are at least one in [`COMPACT_SHARE`].
 pub const COMPACT_CHANGES_MIN: usize = 1_000;
-/// See [`COMPACT_CHANGES_MIN`].
+/// The longer the history, the more changes a compaction waits for: so each change is saved again only a few times, however many come.
 pub const COMPACT_SHARE: usize = 8;
 /// Or when the changes in no snapshot have so many bytes, and at least half as many as what is stored for those that are.
 pub const COMPACT_BYTES_MIN: usize = 4 << 20;

@@ -21,6 +21,7 @@ pub(crate) struct Compactions {
 }
 
 /// What became of a compaction, for the document if it is open.
+#[derive(Debug)]
 pub(crate) enum Outcome {
     /// A snapshot is stored.
     Stored(Arc<SnapshotInfo>),

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use highwater_core::limits::COMPACT_CHANGES_MIN;
+
 /// How a server behaves. All defaults are safe; none needs to be set.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -23,6 +25,8 @@ pub struct Config {
     pub open_documents_max: usize,
     /// How many bytes the documents may take up that are kept with all their values, for what needs these.
     pub copies_bytes_max: usize,
+    /// How many changes of a document must have come since its last snapshot before it is compacted. At least one in eight of all, too.
+    pub compact_changes_min: usize,
     /// How many documents are compacted at once.
     pub compactions_max: usize,
     /// How long a shutdown may take.
@@ -61,6 +65,7 @@ impl Default for Config {
             idle_documents_bytes_max: 256 << 20,
             open_documents_max: 200_000,
             copies_bytes_max: 256 << 20,
+            compact_changes_min: COMPACT_CHANGES_MIN,
             compactions_max: 1,
             drain_deadline: Duration::from_secs(20),
             connections_max: 50_000,

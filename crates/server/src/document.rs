@@ -4,15 +4,16 @@
 //! [`Document`]. There are no locks here: the task is the only one that touches it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either, MapErr, TryFutureExt, pending};
 use futures::stream::{FuturesUnordered, StreamExt};
-use highwater_core::change::{self, Change, ChunkError};
+use highwater_core::change::{Change, ChunkError};
 use highwater_core::document::{AppendId, Compacted, ConnectionId, Effect, Outgoing, PeerInfo, UploadId};
 use highwater_core::limits::UNPACK_INLINE_OPS_MAX;
+use highwater_core::sync::Message as SyncMessage;
 use highwater_core::wire::{Body, Ephemeral, Message, RemoteHeads, encode_sync};
 use highwater_core::{
     ChangeHash, CloseReason, Document, DocumentId, PeerId, Record, SnapshotInfo, StorageId,
@@ -27,11 +28,13 @@ use crate::config::CheckChanges;
 use crate::copies;
 use crate::full_check::{AppendError, FullCheck};
 use crate::hub::Hub;
-use crate::limits::{BATCH, BLANK_IDLE_AFTER, REFUSED_CHECK_INTERVAL};
+use crate::limits::{BATCH, BLANK_IDLE_AFTER, COVER_INLINE_MAX, REFUSED_CHECK_INTERVAL};
 use crate::open::{self, Opened};
 use crate::outbox::Outbox;
+use crate::uploads;
 
 /// What can be asked of a document.
+#[derive(Debug)]
 pub(crate) enum Command {
     /// A connection opens the document.
     Attach(ConnectionId, Box<Attachment>),
@@ -47,6 +50,8 @@ pub(crate) enum Command {
     RemoteHeads(ConnectionId, Vec<RemoteHeads>, Taken),
     /// Answered when all that the connection sent before is durable.
     Settle(ConnectionId, oneshot::Sender<()>),
+    /// A connection that was behind has taken all that it was sent.
+    Ready(ConnectionId),
     /// Whether a change is durable and part of the document.
     Contains(ChangeHash, oneshot::Sender<bool>),
     /// A compaction of the document has ended.
@@ -56,6 +61,7 @@ pub(crate) enum Command {
 }
 
 /// A connection that opens a document.
+#[derive(Debug)]
 pub(crate) struct Attachment {
     pub(crate) info: PeerInfo,
     pub(crate) outbox: Outbox,
@@ -91,6 +97,8 @@ pub(crate) struct Start {
     /// The number of this task, by which the hub knows it.
     pub(crate) task: u64,
     pub(crate) store: Arc<dyn Store>,
+    /// By which it is reached itself. Weak, so that it can tell when nobody uses it.
+    pub(crate) handle: Weak<mpsc::UnboundedSender<Command>>,
     /// Fires when the task must end at once.
     pub(crate) discarded: watch::Receiver<()>,
     pub(crate) mailbox: mpsc::UnboundedReceiver<Command>,
@@ -103,6 +111,10 @@ struct Task {
     document: Document,
     /// The document's id as it is written into every frame.
     id_text: String,
+    /// By which it is reached itself.
+    handle: Weak<mpsc::UnboundedSender<Command>>,
+    /// The last sync message of those that are being sent: for one change and many readers it is the same.
+    payload: Option<Payload>,
     attached: HashMap<ConnectionId, Attached>,
     /// What connections sent that has not been judged yet.
     unsettled: HashMap<ConnectionId, Unsettled>,
@@ -128,6 +140,8 @@ struct Append {
     id: AppendId,
     asked: Instant,
     stored: Stored,
+    /// It is handed to the store when it is waited for, and so must be all that come after it.
+    is_lazy: bool,
 }
 
 /// Resolves when an append is durable.
@@ -147,6 +161,37 @@ struct Attached {
     peer: PeerId,
     outbox: Outbox,
     has_extension: bool,
+    /// Nothing is held back any more.
+    is_leaving: bool,
+}
+
+/// A sync message as it was encoded.
+struct Payload {
+    message: SyncMessage,
+    data: Bytes,
+}
+
+impl Payload {
+    /// The bytes of a message: those of the last one, if it said the same.
+    fn of(last: &mut Option<Self>, message: SyncMessage) -> &Bytes {
+        let fresh = match last.take().filter(|last| is_same(&last.message, &message)) {
+            Some(same) => same,
+            None => Self { data: message.encode(), message },
+        };
+        &last.insert(fresh).data
+    }
+}
+
+/// Whether two messages are the same. Changes that lie in different places of memory count as different ones: looking at them would cost more than it saves.
+fn is_same(a: &SyncMessage, b: &SyncMessage) -> bool {
+    let is_same_chunk = |(a, b): (&Bytes, &Bytes)| a.as_ptr() == b.as_ptr() && a.len() == b.len();
+    a.version == b.version
+        && a.flags == b.flags
+        && a.heads == b.heads
+        && a.need == b.need
+        && a.have == b.have
+        && a.chunks.len() == b.chunks.len()
+        && a.chunks.iter().zip(&b.chunks).all(is_same_chunk)
 }
 
 /// Why a task ends.
@@ -165,7 +210,7 @@ enum End {
 
 /// Loads the document, then serves it until nobody needs it.
 pub(crate) async fn run(hub: Arc<Hub>, start: Start) {
-    let Start { id, task: number, store, mut discarded, mut mailbox } = start;
+    let Start { id, task: number, store, handle, mut discarded, mut mailbox } = start;
     // Boxed, like all that is rare here: a task's memory is that of its largest state.
     let opened = tokio::select! {
         opened = Box::pin(open::open(&*store, id)) => opened,
@@ -183,7 +228,7 @@ pub(crate) async fn run(hub: Arc<Hub>, start: Start) {
         },
     };
     hub.metrics().documents_open.increment(1);
-    let mut task = Task::new(hub, number, store, opened, full_check);
+    let mut task = Task::new(hub, number, store, handle, opened, full_check);
     let end = task.serve(&mut mailbox, &mut discarded).await;
     task.hub.metrics().documents_open.decrement(1);
     match end {
@@ -235,6 +280,7 @@ impl Task {
         hub: Arc<Hub>,
         number: u64,
         store: Arc<dyn Store>,
+        handle: Weak<mpsc::UnboundedSender<Command>>,
         opened: Opened,
         full_check: Option<Box<FullCheck>>,
     ) -> Self {
@@ -245,6 +291,8 @@ impl Task {
             number,
             store,
             id_text: document.id().to_string(),
+            handle,
+            payload: None,
             document,
             attached: HashMap::new(),
             unsettled: HashMap::new(),
@@ -314,6 +362,9 @@ impl Task {
                 }
                 _ = discarded.changed() => return End::Discarded,
             }
+            if let Err(error) = self.adopt_snapshot().await {
+                return End::Unfit(error.to_string());
+            }
             self.carry_out();
             self.settle();
         }
@@ -352,18 +403,28 @@ impl Task {
         unpacked: Result<Vec<Change>, ChunkError>,
     ) -> Result<(), JoinError> {
         let ops: u64 = unpacked.iter().flatten().map(|change| 1 + change.values).sum();
-        if ops <= UNPACK_INLINE_OPS_MAX {
-            self.document.handle_unpacked(upload, unpacked);
-            return Ok(());
+        let is_small = ops <= UNPACK_INLINE_OPS_MAX;
+        self.work(is_small, move |document| document.handle_unpacked(upload, unpacked)).await
+    }
+
+    /// Does something with the document: here, if it is little, or else where it holds up no other one.
+    async fn work<T: Send + 'static>(
+        &mut self,
+        is_little: bool,
+        work: impl FnOnce(&mut Document) -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        if is_little {
+            return Ok(work(&mut self.document));
         }
         let elsewhere = Document::new(self.document.id());
         let mut document = std::mem::replace(&mut self.document, elsewhere);
-        let work = move || {
-            document.handle_unpacked(upload, unpacked);
-            document
-        };
-        self.document = tokio::task::spawn_blocking(work).await?;
-        Ok(())
+        let done;
+        (self.document, done) = tokio::task::spawn_blocking(move || {
+            let done = work(&mut document);
+            (document, done)
+        })
+        .await?;
+        Ok(done)
     }
 
     /// The append that was waited for is durable.
@@ -371,9 +432,6 @@ impl Task {
         if let Some(append) = self.appends.pop_front() {
             self.hub.metrics().append_seconds.record(append.asked.elapsed());
             self.document.handle_appended(append.id);
-            if let Compaction::Stored(snapshot) = &self.compaction {
-                self.compacted(snapshot.clone());
-            }
             self.compact_if(false);
         }
     }
@@ -381,19 +439,29 @@ impl Task {
     /// Asks for a compaction if one pays, or is needed.
     fn compact_if(&mut self, is_needed: bool) {
         let Compaction::From(len) = self.compaction else { return };
-        if is_needed || self.document.len() >= len && self.document.wants_compaction() {
+        if is_needed
+            || self.document.len() >= len
+                && self.document.wants_compaction(self.hub.config().compact_changes_min)
+        {
             self.compaction = Compaction::Asked;
             self.hub.compact(self.document.id(), self.store.clone());
         }
     }
 
-    fn compacted(&mut self, snapshot: Arc<SnapshotInfo>) {
-        self.compaction = match self.document.handle_compacted(&snapshot) {
-            Compacted::TooEarly => Compaction::Stored(snapshot),
-            Compacted::LetGo => Compaction::From(0),
+    /// Lets go of what a stored snapshot holds, if there is one that was not looked at yet, and all that is in it is durable here.
+    async fn adopt_snapshot(&mut self) -> Result<(), JoinError> {
+        let Compaction::Stored(snapshot) = &self.compaction else { return Ok(()) };
+        if snapshot.changes > self.document.len() as u64 {
+            return Ok(());
+        }
+        let (snapshot, is_little) = (snapshot.clone(), snapshot.changes <= COVER_INLINE_MAX);
+        let compacted = self.work(is_little, move |document| document.handle_compacted(&snapshot)).await?;
+        self.compaction = match compacted {
             // Nothing was let go, so it would pay again at once.
             Compacted::InAnotherOrder => Compaction::From(2 * self.document.len()),
+            Compacted::LetGo | Compacted::TooEarly => Compaction::From(0),
         };
+        Ok(())
     }
 
     /// Sends everybody away: they connect again, to a document that was read anew.
@@ -413,7 +481,8 @@ impl Task {
                 let Attachment { info, outbox, has_extension } = *attachment;
                 let peer = info.peer.clone();
                 self.must_go = false;
-                self.attached.insert(connection, Attached { peer, outbox, has_extension });
+                let attached = Attached { peer, outbox, has_extension, is_leaving: false };
+                self.attached.insert(connection, attached);
                 self.document.attach(connection, info);
             }
             Command::Detach(connection) => {
@@ -438,14 +507,20 @@ impl Task {
                 self.document.set_time(crate::now_ms());
                 self.document.handle_remote_heads(connection, heads);
             }
+            Command::Ready(connection) => self.document.handle_ready(connection),
             Command::Settle(connection, done) => {
+                // It is about to go: what there is to say is said now.
+                if let Some(attached) = self.attached.get_mut(&connection) {
+                    attached.is_leaving = true;
+                }
+                self.document.handle_ready(connection);
                 self.unsettled.entry(connection).or_default().waiting.push(done)
             }
             Command::Contains(hash, answer) => {
                 // Whoever asked may be gone.
                 let _ = answer.send(self.document.contains(&hash));
             }
-            Command::Compacted(Outcome::Stored(snapshot)) => self.compacted(snapshot),
+            Command::Compacted(Outcome::Stored(snapshot)) => self.compaction = Compaction::Stored(snapshot),
             Command::Compacted(Outcome::Unfit) => self.compaction = Compaction::Unfit,
             Command::Compacted(Outcome::Failed) => {
                 self.compaction = Compaction::From(2 * self.document.len());
@@ -455,7 +530,12 @@ impl Task {
     }
 
     fn carry_out(&mut self) {
-        while let Some(effect) = self.document.poll_effect() {
+        loop {
+            let is_behind = |connection: ConnectionId| {
+                let attached = self.attached.get(&connection).filter(|attached| !attached.is_leaving);
+                attached.is_some_and(|attached| attached.outbox.is_behind(&self.handle, connection))
+            };
+            let Some(effect) = self.document.poll_effect_unless(is_behind) else { break };
             match effect {
                 Effect::Append { id, records } => {
                     self.append(id, records);
@@ -467,30 +547,31 @@ impl Task {
                 Effect::Close { connection, fault } => self.close(connection, fault),
             }
         }
+        self.payload = None;
     }
 
-    fn append(&mut self, id: AppendId, records: Vec<Record>) {
+    fn append(&mut self, append: AppendId, records: Vec<Record>) {
         let changes = records.iter().filter(|record| matches!(record, Record::Change { .. })).count();
         self.hub.metrics().changes_received.increment(changes as u64);
         self.records += changes as u64;
         self.is_noted = false;
         let asked = Instant::now();
+        let (id, store) = (self.document.id(), self.store.clone());
+        let is_lazy = uploads::is_large(&records) || self.appends.back().is_some_and(|last| last.is_lazy);
         let stored: Stored = match &mut self.full_check {
-            None => Either::Left(self.store.append(self.document.id(), records).map_err(AppendError::Store)),
-            Some(check) => Either::Right(check.append(&self.document, records, self.store.clone())),
+            Some(check) => Either::Right(check.append(&self.document, records, store)),
+            None if is_lazy => {
+                let stored = uploads::append_in_slices(store, id, records);
+                Either::Right(Box::pin(stored.map_err(AppendError::Store)))
+            }
+            None => Either::Left(store.append(id, records).map_err(AppendError::Store)),
         };
-        self.appends.push_back(Append { id, asked, stored });
+        self.appends.push_back(Append { id: append, asked, stored, is_lazy });
     }
 
     fn unpack(&mut self, upload: UploadId, chunks: Vec<Bytes>) {
-        let turn = self.hub.unpacking();
-        self.unpacking.push(Box::pin(async move {
-            // The semaphore is never closed; without a turn there would only be more at once.
-            let _turn = turn.acquire_owned().await.ok();
-            let unpacked = tokio::task::spawn_blocking(move || change::unpack(&chunks)).await;
-            // The parsers' panics are caught; this one is ours, and the sender must hear of it.
-            (upload, unpacked.unwrap_or_else(|error| Err(ChunkError::Malformed(error.to_string()))))
-        }));
+        let (turn, id) = (self.hub.unpacking(), self.document.id());
+        self.unpacking.push(Box::pin(async move { (upload, uploads::unpack(turn, id, chunks).await) }));
     }
 
     fn load_snapshot(&self) {
@@ -507,11 +588,18 @@ impl Task {
         }));
     }
 
-    fn send(&self, connection: ConnectionId, outgoing: Outgoing) {
+    fn send(&mut self, connection: ConnectionId, outgoing: Outgoing) {
         if let Outgoing::Rejected(changes) = &outgoing {
             self.hub.metrics().changes_refused.increment(changes.len() as u64);
         }
         let Some(attached) = self.attached.get(&connection) else { return };
+        if let Outgoing::Sync(message) = outgoing {
+            let data = Payload::of(&mut self.payload, message);
+            let write = |out: &mut Vec<u8>| out.extend_from_slice(data);
+            let (ours, target) = (self.hub.peer_id(), &attached.peer);
+            attached.outbox.send(encode_sync(ours, target, &self.id_text, data.len(), write));
+            return;
+        }
         if let Some(frame) = self.encode(attached, outgoing) {
             attached.outbox.send(frame);
         }
@@ -521,10 +609,8 @@ impl Task {
         let document = self.document.id();
         let ours = self.hub.peer_id();
         let (sender, body) = match outgoing {
-            Outgoing::Sync(message) => {
-                let write = |out: &mut Vec<u8>| message.encode_into(out);
-                return Some(encode_sync(ours, &attached.peer, &self.id_text, message.encoded_len(), write));
-            }
+            // Encoded once for all.
+            Outgoing::Sync(_) => return None,
             Outgoing::Unavailable => (ours.clone(), Body::DocUnavailable { document }),
             Outgoing::Ephemeral { sender, ephemeral } => (sender, Body::Ephemeral(ephemeral)),
             Outgoing::RemoteHeads(heads) => (ours.clone(), Body::RemoteHeadsChanged { document, heads }),

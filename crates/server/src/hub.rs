@@ -209,8 +209,14 @@ impl Hub {
         let task = self.next_task.fetch_add(1, Ordering::Relaxed);
         tables.documents.insert(id, Open { handle: handle.clone(), task });
         // Subscribed under the lock: whoever drops all documents does it under the lock too, and so cannot miss this one.
-        let start =
-            Start { id, task, store: tables.store.clone(), discarded: self.discard.subscribe(), mailbox };
+        let start = Start {
+            id,
+            task,
+            store: tables.store.clone(),
+            handle: Arc::downgrade(&handle),
+            discarded: self.discard.subscribe(),
+            mailbox,
+        };
         tokio::spawn(document::run(self.clone(), start));
         handle
     }

@@ -19,6 +19,7 @@ mod limits;
 mod metrics;
 mod open;
 mod outbox;
+mod uploads;
 
 use std::future::Future;
 use std::io;

@@ -54,6 +54,14 @@ pub(crate) const DRAIN_READ_MAX: Duration = Duration::from_millis(500);
 
 /// Commands taken from a document's mailbox before answers are made: the more, the fewer answers.
 pub(crate) const BATCH: usize = 64;
+/// Records that are handed to the store at once. The rest of a large upload follows when these are durable, so that others get their turn.
+pub(crate) const APPEND_RECORDS_MAX: usize = 4_096;
+/// The same in bytes, unless a single record has more.
+pub(crate) const APPEND_BYTES_MAX: usize = 4 << 20;
+/// Uploads with so many bytes of changes are worth a line in the log.
+pub(crate) const UPLOAD_BYTES_LOGGED: usize = 4 << 20;
+/// Letting go of more changes than this, after a compaction, happens on the blocking pool.
+pub(crate) const COVER_INLINE_MAX: u64 = 10_000;
 /// Restoring more changes than this happens on the blocking pool.
 pub(crate) const RESTORE_INLINE_MAX: usize = 64;
 /// How long a document stays in memory of which nothing is stored.

@@ -1,13 +1,15 @@
 //! What waits to be sent on one connection, and the wish to close it.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_core::CloseReason;
+use highwater_core::document::ConnectionId;
 use tokio::sync::{Notify, mpsc};
 
+use crate::document::Command;
 use crate::limits::{REFUSED_FREE_MAX, REFUSED_MAX, REFUSED_PAUSE, REFUSED_PAUSE_MAX};
 
 /// The sending end: held by the documents that the connection has open, and by the hub.
@@ -31,6 +33,9 @@ pub(crate) struct OutboxReceiver {
 struct Shared {
     waiting_bytes: AtomicUsize,
     bytes_max: usize,
+    /// Documents that have more to say when all that waits has been taken.
+    held: Mutex<Vec<Held>>,
+    is_holding: AtomicBool,
     /// How many changes of the peer were refused.
     refused: AtomicU32,
     /// The first reason to close counts.
@@ -38,11 +43,21 @@ struct Shared {
     closing: Notify,
 }
 
+/// A document that holds back what it has to say.
+#[derive(Debug)]
+struct Held {
+    document: Weak<mpsc::UnboundedSender<Command>>,
+    /// As whom the document knows the receiver.
+    connection: ConnectionId,
+}
+
 pub(crate) fn channel(bytes_max: usize) -> (Outbox, OutboxReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
         waiting_bytes: AtomicUsize::new(0),
         bytes_max,
+        held: Mutex::default(),
+        is_holding: AtomicBool::new(false),
         refused: AtomicU32::new(0),
         close: OnceLock::new(),
         closing: Notify::new(),
@@ -54,13 +69,32 @@ impl Outbox {
     /// Queues a frame. If too much waits already, the connection is closed instead. A single frame always has room.
     pub(crate) fn send(&self, frame: Bytes) {
         let len = frame.len();
-        let before = self.shared.waiting_bytes.fetch_add(len, Ordering::Relaxed);
+        let before = self.shared.waiting_bytes.fetch_add(len, Ordering::SeqCst);
         if before > 0 && before + len > self.shared.bytes_max {
             self.close(CloseReason::NotReading);
         } else {
             // Fails only if the connection is gone, and then nobody waits for the frame.
             let _ = self.frames.send(frame);
         }
+    }
+
+    /// Whether something waits that the connection has not taken yet. Then the document is told by [`Command::Ready`] as soon as it has: what happens until then
+    /// makes one message, not many.
+    pub(crate) fn is_behind(
+        &self,
+        document: &Weak<mpsc::UnboundedSender<Command>>,
+        connection: ConnectionId,
+    ) -> bool {
+        if self.shared.waiting_bytes.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        self.shared.held().push(Held { document: document.clone(), connection });
+        self.shared.is_holding.store(true, Ordering::SeqCst);
+        // The last frame may have been taken meanwhile, by somebody who did not see that anybody waits.
+        if self.shared.waiting_bytes.load(Ordering::SeqCst) == 0 {
+            self.shared.release();
+        }
+        true
     }
 
     /// Changes of the peer were refused. Too many, and the connection is closed.
@@ -86,6 +120,23 @@ impl Outbox {
     }
 }
 
+impl Shared {
+    fn held(&self) -> std::sync::MutexGuard<'_, Vec<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the documents that wait for it that all has been taken.
+    fn release(&self) {
+        self.is_holding.store(false, Ordering::SeqCst);
+        for Held { document, connection } in std::mem::take(&mut *self.held()) {
+            if let Some(document) = document.upgrade() {
+                // A document whose task has ended has nothing to say.
+                let _ = document.send(Command::Ready(connection));
+            }
+        }
+    }
+}
+
 impl OutboxReceiver {
     /// The next frame; waits for one. `None` is never returned while a sending end exists.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
@@ -100,7 +151,10 @@ impl OutboxReceiver {
     }
 
     fn taken(&self, frame: Bytes) -> Bytes {
-        self.shared.waiting_bytes.fetch_sub(frame.len(), Ordering::Relaxed);
+        let before = self.shared.waiting_bytes.fetch_sub(frame.len(), Ordering::SeqCst);
+        if before == frame.len() && self.shared.is_holding.load(Ordering::SeqCst) {
+            self.shared.release();
+        }
         frame
     }
 

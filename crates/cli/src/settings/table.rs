@@ -155,6 +155,17 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |s| show_size(s.config.copies_bytes_max),
     },
     Setting {
+        name: "compact-changes-min",
+        value_name: "NUMBER",
+        help: "How many changes of a document must have come since its last snapshot before it is compacted. At least one in eight of all, too; or 4 MiB of them, \
+               and half of what the snapshot takes",
+        set: |s, text| {
+            s.config.compact_changes_min = count(text)?;
+            Ok(())
+        },
+        get: |s| s.config.compact_changes_min.to_string(),
+    },
+    Setting {
         name: "compactions-max",
         value_name: "NUMBER",
         help: "How many documents are compacted at once",
