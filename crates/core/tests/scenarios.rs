@@ -68,6 +68,32 @@ fn a_reader_is_sent_a_change_only_after_the_commit() {
 }
 
 #[test]
+fn what_happens_while_a_reader_is_behind_is_one_message() {
+    let (mut server, mut writer, mut reader) = two_agreed();
+    let slow = ConnectionId(2);
+    server.behind.insert(slow);
+    let changes: Vec<ChangeHash> = (1..=100)
+        .map(|value| {
+            let change = writer.edit(value);
+            settle(&mut server, &mut [&mut writer]);
+            change
+        })
+        .collect();
+    assert!(server.syncs(2).is_empty());
+    server.behind.remove(&slow);
+    server.document.handle_ready(slow);
+    server.poll();
+    let message = server.sync(2);
+    assert_eq!(carried(&message), changes);
+    reader.take(&message);
+    assert_eq!(reader.heads(), writer.heads());
+    // Ready again without anything to say.
+    server.document.handle_ready(slow);
+    server.poll();
+    assert!(server.syncs(2).is_empty());
+}
+
+#[test]
 fn an_own_change_is_acknowledged_among_the_edits_of_others() {
     let (mut server, mut client, mut other) = two_agreed();
     let own = client.edit(1);

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
-use highwater_core::{ChangeHash, DocumentId, Record};
+use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotIndex, SnapshotInfo};
 
-use crate::store::{Store, StoreError, StoredDocument};
+use crate::store::{Found, Note, Store, StoreError, StoredDocument};
 
 /// Runs the whole suite. `open` opens one and the same place each time, which is empty at first; each case closes it before the
 /// next one opens it.
@@ -40,6 +40,11 @@ pub async fn run(open: impl Fn() -> Arc<dyn Store>) {
     listing_goes_through_all_pages(&open).await;
     dropped_futures_do_their_work(&open).await;
     appends_are_on_their_way_before_they_are_polled(&open).await;
+    a_snapshot_stands_for_the_first_changes(&open).await;
+    a_snapshot_that_does_not_fit_changes_nothing(&open).await;
+    a_snapshot_comes_in_while_appends_go_on(&open).await;
+    notes_count_until_something_is_added(&open).await;
+    changes_are_found_without_reading_the_document(&open).await;
     probing_succeeds(&open).await;
     closing_waits_and_then_refuses(&open).await;
 }
@@ -232,6 +237,130 @@ async fn appends_are_on_their_way_before_they_are_polled(open: Open<'_>) {
     close(name, store).await;
 }
 
+async fn a_snapshot_stands_for_the_first_changes(open: Open<'_>) {
+    let name = "a_snapshot_stands_for_the_first_changes";
+    let (id, other) = (document(13, 0), document(13, 1));
+    let store = open();
+    for at in [id, other] {
+        append(name, &store, at, (0..10).map(change).collect()).await;
+    }
+    assert_eq!(expect(name, store.load_snapshot(id).await), None, "{name}");
+    // Twice, the second with more, and with everything longer than a piece that any store may cut it into.
+    for (records, size) in [(4, 1_000), (7, 5 << 20)] {
+        let wanted = snapshot(records, size);
+        expect(name, store.put_snapshot(id, wanted.clone()).await);
+        let stored = load(name, &store, id).await.unwrap_or_default();
+        assert_eq!(stored.snapshot.as_ref(), Some(&wanted.info), "{name}");
+        assert_eq!(stored.records(), 10, "{name}");
+        assert!(expect(name, store.load_snapshot(id).await) == Some(wanted.document), "{name}");
+        assert_eq!(numbers(name, &store, id).await, (records..10).collect::<Vec<_>>(), "{name}");
+    }
+    append(name, &store, id, vec![change(10)]).await;
+    close(name, store).await;
+    let store = open();
+    assert_eq!(numbers(name, &store, id).await, [7, 8, 9, 10], "{name}: after reopening");
+    assert!(expect(name, store.load_snapshot(id).await) == Some(snapshot(7, 5 << 20).document), "{name}");
+    // With another index in the place of the same changes.
+    let mut again = snapshot(7, 5 << 20);
+    again.info.index.graph = Bytes::from_static(b"anew");
+    expect(name, store.put_snapshot(id, again.clone()).await);
+    let stored = load(name, &store, id).await.unwrap_or_default();
+    assert_eq!((stored.snapshot, stored.changes.len()), (Some(again.info), 4), "{name}");
+    assert_eq!(numbers(name, &store, other).await.len(), 10, "{name}: another document");
+    close(name, store).await;
+}
+
+async fn a_snapshot_that_does_not_fit_changes_nothing(open: Open<'_>) {
+    let name = "a_snapshot_that_does_not_fit_changes_nothing";
+    let id = document(14, 0);
+    let store = open();
+    let misfit = |result: Result<(), StoreError>, what: &str| {
+        assert!(matches!(result, Err(StoreError::Snapshot(_))), "{name}: {what}: {result:?}");
+    };
+    misfit(store.put_snapshot(id, snapshot(1, 10)).await, "of no document");
+    append(name, &store, id, (0..5).map(change).collect()).await;
+    expect(name, store.put_snapshot(id, snapshot(3, 10)).await);
+    misfit(store.put_snapshot(id, snapshot(6, 10)).await, "of more than there is");
+    misfit(store.put_snapshot(id, snapshot(2, 10)).await, "of less than the one before");
+    assert_eq!(numbers(name, &store, id).await, [3, 4], "{name}");
+    append(name, &store, id, vec![change(5)]).await;
+    close(name, store).await;
+    let store = open();
+    assert_eq!(numbers(name, &store, id).await, [3, 4, 5], "{name}: after reopening");
+    close(name, store).await;
+}
+
+async fn a_snapshot_comes_in_while_appends_go_on(open: Open<'_>) {
+    let name = "a_snapshot_comes_in_while_appends_go_on";
+    let id = document(15, 0);
+    let store = open();
+    append(name, &store, id, (0..3_000).map(change).collect()).await;
+    let mut put = store.put_snapshot(id, snapshot(2_500, 20 << 20));
+    for number in 3_000.. {
+        append(name, &store, id, vec![change(number)]).await;
+        let is_stored = (&mut put).now_or_never();
+        let stored = load(name, &store, id).await.unwrap_or_default();
+        // Whole changes, or the snapshot: whatever is being cleared away is seen by nobody.
+        assert_eq!(stored.records(), number + 1, "{name}");
+        let first = stored.snapshot.map_or(0, |snapshot| snapshot.records);
+        assert!(numbers(name, &store, id).await == (first..=number).collect::<Vec<_>>(), "{name}");
+        if let Some(stored) = is_stored {
+            expect(name, stored);
+            break;
+        }
+        assert!(number < 100_000, "{name}: it never comes");
+    }
+    // It may be closed while there is something left to clear away.
+    let records = load(name, &store, id).await.unwrap_or_default().records();
+    close(name, store).await;
+    let store = open();
+    expect(name, store.probe().await);
+    assert!(numbers(name, &store, id).await == (2_500..records).collect::<Vec<_>>(), "{name}");
+    close(name, store).await;
+}
+
+async fn notes_count_until_something_is_added(open: Open<'_>) {
+    let name = "notes_count_until_something_is_added";
+    let id = document(16, 0);
+    let store = open();
+    let closed = |records| Note::Closed { records, changes: records, heads: vec![ChangeHash([7; 32])] };
+    expect(name, store.put_note(document(16, 1), closed(0)).await);
+    assert_eq!(load(name, &store, document(16, 1)).await, None, "{name}: a note makes no document");
+    append(name, &store, id, vec![change(1), change(2)]).await;
+    expect(name, store.put_note(id, closed(1)).await);
+    assert!(!load(name, &store, id).await.unwrap_or_default().is_noted, "{name}: of fewer records");
+    expect(name, store.put_note(id, closed(2)).await);
+    let reason = "a list that is none".to_owned();
+    let unfit = (ChangeHash([8; 32]), reason.clone());
+    expect(name, store.put_note(id, Note::Unfit { hash: unfit.0, reason }).await);
+    close(name, store).await;
+    let store = open();
+    let stored = load(name, &store, id).await.unwrap_or_default();
+    assert!(stored.is_noted, "{name}");
+    assert_eq!(stored.unfit, Some(unfit), "{name}");
+    assert_eq!(expect(name, store.find(id, ChangeHash([7; 32])).await), Found::Yes, "{name}");
+    append(name, &store, id, vec![change(3)]).await;
+    assert!(!load(name, &store, id).await.unwrap_or_default().is_noted, "{name}");
+    assert_eq!(expect(name, store.find(id, ChangeHash([7; 32])).await), Found::No, "{name}");
+    close(name, store).await;
+}
+
+async fn changes_are_found_without_reading_the_document(open: Open<'_>) {
+    let name = "changes_are_found_without_reading_the_document";
+    let id = document(17, 0);
+    let store = open();
+    append(name, &store, id, (0..200).map(change).collect()).await;
+    assert_eq!(expect(name, store.find(document(17, 1), hash(0)).await), Found::No, "{name}");
+    expect(name, store.put_snapshot(id, snapshot(150, 10)).await);
+    for number in 0..150 {
+        assert_eq!(expect(name, store.find(id, hash(number)).await), Found::Yes, "{name}: {number}");
+    }
+    for number in 150..300 {
+        assert_eq!(expect(name, store.find(id, hash(number)).await), Found::No, "{name}: {number}");
+    }
+    close(name, store).await;
+}
+
 async fn probing_succeeds(open: Open<'_>) {
     let store = open();
     for _ in 0..3 {
@@ -252,6 +381,10 @@ async fn closing_waits_and_then_refuses(open: Open<'_>) {
     assert_closed(name, store.append(id, vec![change(0)]).await);
     assert_closed(name, store.load(id).await);
     assert_closed(name, store.list(None, 1).await);
+    assert_closed(name, store.load_snapshot(id).await);
+    assert_closed(name, store.put_snapshot(id, snapshot(1, 10)).await);
+    assert_closed(name, store.put_note(id, Note::Closed { records: 0, changes: 0, heads: Vec::new() }).await);
+    assert_closed(name, store.find(id, ChangeHash([1; 32])).await);
     assert_closed(name, store.probe().await);
     assert_closed(name, store.close().await);
     let store = open();
@@ -264,6 +397,36 @@ fn document(case: u8, number: u64) -> DocumentId {
     let mut bytes = [case; 16];
     bytes[8..].copy_from_slice(&number.to_be_bytes());
     DocumentId::from_bytes(bytes)
+}
+
+/// A hash like any other: no two begin in the same way.
+fn hash(number: u64) -> ChangeHash {
+    let mut hash = [0; 32];
+    hash[..8].copy_from_slice(&(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    ChangeHash(hash)
+}
+
+/// A snapshot in the place of so many changes, with a document chunk of so many bytes. The store need not understand any of it but the pages of hashes.
+fn snapshot(records: u64, size: usize) -> Snapshot {
+    let mut hashes: Vec<ChangeHash> = (0..records).map(hash).collect();
+    hashes.sort_unstable();
+    let mut pages = vec![Vec::new(); 3];
+    for (place, hash) in (0u32..).zip(&hashes) {
+        let page = &mut pages[SnapshotIndex::page_of(hash, 3)];
+        page.extend_from_slice(&hash.0);
+        page.extend_from_slice(&place.to_le_bytes());
+    }
+    let pages = pages.into_iter().map(Bytes::from).collect();
+    let document: Bytes = (0..size).map(|n| (n / 1_000) as u8).collect();
+    let info = SnapshotInfo {
+        records,
+        changes: records,
+        heads: vec![ChangeHash([records as u8; 32])],
+        document_bytes: size as u64,
+        index: SnapshotIndex { graph: Bytes::from(vec![1; size / 2]), pages },
+        orphans: vec![Bytes::from_static(b"orphan"), Bytes::new()],
+    };
+    Snapshot { info, document }
 }
 
 fn change(number: u64) -> Record {

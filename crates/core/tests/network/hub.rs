@@ -236,6 +236,17 @@ impl<D: Disk> Hub<D> {
         }
     }
 
+    /// Nobody uses the document: it leaves memory, and is read from the disk when somebody comes. A compaction goes on meanwhile.
+    pub(crate) fn evict(&mut self) -> Result<(), String> {
+        self.bringing = None;
+        self.heard.clear();
+        self.document = restore(self.disk.durable())?;
+        match self.told.iter().find(|hash| !self.document.contains(hash)) {
+            Some(lost) => Err(format!("{lost} was acknowledged and is gone after the document left memory")),
+            None => Ok(()),
+        }
+    }
+
     /// What the store holds gives the same document as the one in memory.
     pub(crate) fn check_stored(&self) -> Result<(), String> {
         let restored = restore(self.disk.durable())?;

@@ -48,6 +48,8 @@ pub(crate) struct Tally {
     pub(crate) changes: usize,
     pub(crate) connects: usize,
     pub(crate) restarts: usize,
+    /// Times that the document left memory, with nobody there to use it.
+    pub(crate) evictions: usize,
     /// Snapshots that were stored.
     pub(crate) compactions: usize,
     /// Reasons to speak that come from outside: edits, merges, switches.
@@ -88,7 +90,7 @@ impl<D: Disk> World<D> {
 
     pub(crate) fn step(&mut self) -> Result<(), String> {
         let index = self.rng.below(self.peers.len());
-        match self.rng.weighted(&[20, 25, 25, 25, 15, 10, 8, 3, 2, 2, 1, 3, 1, 4, 6, 8]) {
+        match self.rng.weighted(&[20, 25, 25, 25, 15, 10, 8, 3, 2, 2, 1, 3, 1, 8, 12, 8, 1]) {
             0 => self.edit(index),
             1 => self.speak(index),
             2 => drop(self.deliver_to_hub(index)?),
@@ -105,7 +107,8 @@ impl<D: Disk> World<D> {
             12 => self.restart_hub()?,
             13 => self.hub.start_compaction()?,
             14 => drop(self.finish_compaction()?),
-            _ => drop(self.hub.finish_bringing()?),
+            15 => drop(self.hub.finish_bringing()?),
+            _ => self.evict_hub()?,
         }
         // The driver is free to let several things happen before it asks what to do.
         if self.rng.percent(80) { self.pump() } else { Ok(()) }
@@ -220,6 +223,23 @@ impl<D: Disk> World<D> {
                 Ok(true)
             }
         }
+    }
+
+    /// Everybody leaves; what is under way ends; and then the document leaves memory.
+    fn evict_hub(&mut self) -> Result<(), String> {
+        for index in 0..self.peers.len() {
+            self.cut(index);
+        }
+        self.pump()?;
+        while !self.hub.document.is_idle() {
+            let has_moved = self.finish_append()? | self.hub.finish_unpack(&mut self.rng);
+            self.pump()?;
+            if !has_moved {
+                return Ok(());
+            }
+        }
+        self.tally.evictions += 1;
+        self.hub.evict()
     }
 
     pub(crate) fn restart_hub(&mut self) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! A server without a network, and stock clients that say and hear what the test tells them to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use automerge::sync::{Message as StockMessage, State, SyncDoc};
@@ -25,6 +25,8 @@ pub(crate) struct Server {
     pub(crate) holds_uploads: bool,
     pub(crate) uploads: VecDeque<(UploadId, Vec<Bytes>)>,
     outbox: BTreeMap<u64, Vec<Outgoing>>,
+    /// Connections that have not taken what they were sent.
+    pub(crate) behind: BTreeSet<ConnectionId>,
 }
 
 impl Server {
@@ -40,6 +42,7 @@ impl Server {
             holds_uploads: false,
             uploads: VecDeque::new(),
             outbox: BTreeMap::new(),
+            behind: BTreeSet::new(),
         }
     }
 
@@ -107,7 +110,9 @@ impl Server {
     }
 
     pub(crate) fn poll(&mut self) {
-        while let Some(effect) = self.document.poll_effect() {
+        while let Some(effect) =
+            self.document.poll_effect_unless(|connection| self.behind.contains(&connection))
+        {
             match effect {
                 Effect::Append { id, records } => self.appends.push_back((id, records)),
                 Effect::Unpack { upload, chunks } if self.holds_uploads => {
