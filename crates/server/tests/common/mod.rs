@@ -68,7 +68,8 @@ impl TestServer {
     }
 
     pub async fn socket(&self) -> Socket {
-        let (stream, _) = tokio_tungstenite::connect_async(format!("ws://{}/", self.address)).await.unwrap();
+        let url = format!("ws://{}/", self.address);
+        let (stream, _) = tokio_tungstenite::connect_async_with_config(url, None, true).await.unwrap();
         Socket { stream }
     }
 
