@@ -1,4 +1,4 @@
-//! kill -9 of the real binary under load, and power cuts: nothing that was acknowledged is lost.
+//! kill -9 of the real binary under load, and power cuts: nothing that was acknowledged is lost. Documents are compacted all the time meanwhile.
 //!
 //! `bench crash` writes and records what was acknowledged; the server is killed at a random moment and started again; `bench verify` fetches every
 //! document as a client that has nothing, and looks for all that was recorded. A few rounds by default; with
@@ -22,7 +22,9 @@ struct Server {
 impl Server {
     fn start(data: &Path, environment: &[(&str, &Path)]) -> Self {
         let mut command = Command::new(BINARY);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--compact-changes-min", "30", "--data-dir"])
+            .arg(data);
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = command.spawn().unwrap();
         let mut line = String::new();
@@ -81,9 +83,15 @@ fn verify(server: &Server, record: &Path) -> u64 {
     acknowledged(&report)
 }
 
-fn doctor(data: &Path) {
-    let output = Command::new(BINARY).args(["doctor", "--data-dir"]).arg(data).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+/// Everything in the folder is well, down to the values. Returns how many documents have a snapshot.
+fn doctor(data: &Path) -> u64 {
+    let output =
+        Command::new(BINARY).args(["doctor", "--deep", "--json", "--data-dir"]).arg(data).output().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["unfit"], serde_json::json!([]), "every document can be compacted");
+    find(&report, "compacted").expect("a count of documents with a snapshot")
 }
 
 /// Small and good enough to pick moments.
@@ -131,15 +139,16 @@ fn kill_9_under_load_loses_nothing_acknowledged() {
     let mut random = Random::new("kill -9");
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let mut total = 0;
+    let (mut total, mut compacted) = (0, 0);
     for round in 0..rounds(5, 60) {
         let record = folder.path().join(format!("acknowledged-{round}"));
         write_and_kill(Server::start(&data, &[]), &record, &mut random);
-        doctor(&data);
+        compacted = doctor(&data);
         total += verify(&Server::start(&data, &[]), &record);
     }
     assert!(total > 0, "nothing was acknowledged, so nothing was tested");
-    println!("kill -9: {total} acknowledged changes, 0 lost");
+    assert!(compacted > 0, "nothing was compacted");
+    println!("kill -9: {total} acknowledged changes, 0 lost; {compacted} documents compacted");
 }
 
 #[test]
@@ -147,7 +156,7 @@ fn a_power_cut_loses_nothing_acknowledged() {
     let mut random = Random::new("power cut");
     let folder = tempfile::tempdir().unwrap();
     let library = build_interposer(folder.path());
-    let mut total = 0;
+    let (mut total, mut compacted) = (0, 0);
     for round in 0..rounds(5, 60) {
         let (real, shadow) =
             (folder.path().join(format!("real-{round}")), folder.path().join(format!("shadow-{round}")));
@@ -157,11 +166,12 @@ fn a_power_cut_loses_nothing_acknowledged() {
         let environment =
             [("LD_PRELOAD", &*library), ("POWERCUT_REAL", &*real), ("POWERCUT_SHADOW", &*shadow)];
         write_and_kill(Server::start(&real, &environment), &record, &mut random);
-        doctor(&shadow);
+        compacted += doctor(&shadow);
         total += verify(&Server::start(&shadow, &[]), &record);
     }
     assert!(total > 0, "nothing was acknowledged, so nothing was tested");
-    println!("power cut: {total} acknowledged changes, 0 lost");
+    assert!(compacted > 0, "nothing was compacted");
+    println!("power cut: {total} acknowledged changes, 0 lost; {compacted} documents compacted");
 }
 
 /// The interposer is worth something only if it does forget what was not synced.
