@@ -56,7 +56,9 @@ export class Server extends EventEmitter {
 
   async start() {
     const [program, args] = commandLine(this.port, this.dataDir)
-    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] })
+    // Documents are compacted as soon as they have a few changes, so that everything here happens to compacted ones too.
+    const env = { HIGHWATER_COMPACT_CHANGES_MIN: "20", ...process.env }
+    const child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] })
     this.#child = child
     this.#record(`-- ${program} ${args.join(" ")} (pid ${child.pid})`)
     child.stderr.on("data", data => this.#record(`${data}`))
