@@ -15,6 +15,8 @@ pub const PROTOCOL_VERSIONS_MAX: usize = 16;
 /// Largest WebSocket message taken in or sent. Stock clients send a whole document as one frame, and the `ws` package on
 /// Node takes at most this much by default.
 pub const FRAME_BYTES_MAX: usize = 100 << 20;
+/// Hashes in one question whether changes are durable.
+pub const HAVE_HASHES_MAX: usize = 1_000;
 /// Largest single change, as received and after inflating.
 pub const CHANGE_BYTES_MAX: usize = 32 << 20;
 /// Largest size that the changes of one whole-document chunk, or one bundle, may have together after unpacking.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::document::PeerFault;
-use crate::id::{DocumentId, PeerId, StorageId};
+use crate::id::{ChangeHash, DocumentId, PeerId, StorageId};
 use crate::limits::{CONNECTION_DOCUMENTS_MAX, FRAME_BYTES_MAX, JOIN_BYTES_MAX, SUBSCRIPTIONS_MAX};
 use crate::wire::{
     Body, DecodeError, EXTENSION_VERSION, Ephemeral, Message, PROTOCOL_VERSION, PeerMetadata, RemoteHeads,
@@ -58,6 +58,15 @@ pub enum Input {
         document: DocumentId,
         /// What it heard.
         heads: Vec<RemoteHeads>,
+    },
+    /// The peer asks which changes are durable, and is to be told even if it does not have the document open.
+    Have {
+        /// Of which document.
+        document: DocumentId,
+        /// Comes back in the answer.
+        query: u64,
+        /// The changes.
+        hashes: Vec<ChangeHash>,
     },
     /// Nothing to do.
     Nothing,
@@ -299,7 +308,9 @@ impl Joined {
             Body::RemoteSubscriptionChange { add, remove } => self.subscribe(add, remove)?,
             Body::Leave => Input::Leave,
             Body::Peer { .. } => return Err(CloseReason::NotForClients("peer")),
+            Body::Have { document, query, hashes } => Input::Have { document, query, hashes },
             Body::Rejected { .. } => return Err(CloseReason::NotForClients("highwater-rejected")),
+            Body::Durable { .. } => return Err(CloseReason::NotForClients("highwater-durable")),
             // About documents that the peer has not opened, or nothing that a server acts on.
             Body::Ephemeral(_)
             | Body::RemoteHeadsChanged { .. }

@@ -99,6 +99,26 @@ pub enum Body {
         /// The changes, each with the reason.
         changes: Vec<Rejection>,
     },
+    /// Highwater's extension `highwater-have`: the sender asks whether changes are durable.
+    Have {
+        /// Of which document.
+        document: DocumentId,
+        /// Comes back in the answer.
+        query: u64,
+        /// Their hashes; hex texts on the wire.
+        hashes: Vec<ChangeHash>,
+    },
+    /// Highwater's extension `highwater-durable`: the answer.
+    Durable {
+        /// Of which document.
+        document: DocumentId,
+        /// As in the question.
+        query: u64,
+        /// Those that are durable and part of the document.
+        durable: Vec<ChangeHash>,
+        /// Those that are not, or not yet.
+        missing: Vec<ChangeHash>,
+    },
     /// A message of a kind that we do not know. It is ignored.
     Unknown {
         /// Its `type`, cut to a sane length.

@@ -7,8 +7,8 @@ use minicbor::data::{Tag, Type};
 use super::{Body, EXTENSION_KEY, Ephemeral, Message, PeerMetadata, Rejection, RemoteHeads};
 use crate::id::{ChangeHash, DocumentId, InvalidDocumentId, InvalidId, PeerId, SessionId, StorageId};
 use crate::limits::{
-    EPHEMERAL_BYTES_MAX, PROTOCOL_VERSIONS_MAX, RECORDS_MAX, REMOTE_HEADS_MAX, REMOTE_STORAGES_MAX,
-    SKIP_DEPTH_MAX, SUBSCRIPTIONS_MAX, TEXT_BYTES_MAX,
+    EPHEMERAL_BYTES_MAX, HAVE_HASHES_MAX, PROTOCOL_VERSIONS_MAX, RECORDS_MAX, REMOTE_HEADS_MAX,
+    REMOTE_STORAGES_MAX, SKIP_DEPTH_MAX, SUBSCRIPTIONS_MAX, TEXT_BYTES_MAX,
 };
 
 /// Why bytes are no message. Always the fault of the sender.
@@ -116,6 +116,10 @@ struct Fields {
     remove: Option<Vec<StorageId>>,
     new_heads: Option<Vec<RemoteHeads>>,
     rejected: Option<Vec<Rejection>>,
+    query: Option<u64>,
+    hashes: Option<Vec<ChangeHash>>,
+    durable: Option<Vec<ChangeHash>>,
+    missing: Option<Vec<ChangeHash>>,
 }
 
 impl Fields {
@@ -140,6 +144,10 @@ impl Fields {
             "remove" => self.remove = optional(d, |d| storages(d, "remove"))?,
             "newHeads" => self.new_heads = Some(remote_heads(d)?),
             "rejected" => self.rejected = optional(d, rejections)?,
+            "query" => self.query = Some(unsigned(d)?),
+            "hashes" => self.hashes = Some(hashes(d, "hashes")?),
+            "durable" => self.durable = Some(hashes(d, "durable")?),
+            "missing" => self.missing = Some(hashes(d, "missing")?),
             _ => skip(d, SKIP_DEPTH_MAX)?,
         }
         Ok(())
@@ -182,6 +190,17 @@ impl Fields {
             "highwater-rejected" => {
                 Body::Rejected { document: self.document()?, changes: self.rejected.unwrap_or_default() }
             }
+            "highwater-have" => Body::Have {
+                document: self.document()?,
+                query: self.query.unwrap_or(0),
+                hashes: self.hashes.ok_or(DecodeError::MissingField("hashes"))?,
+            },
+            "highwater-durable" => Body::Durable {
+                document: self.document()?,
+                query: self.query.unwrap_or(0),
+                durable: self.durable.unwrap_or_default(),
+                missing: self.missing.unwrap_or_default(),
+            },
             _ => Body::Unknown { kind },
         })
     }
@@ -417,6 +436,11 @@ fn head(d: &mut Input<'_>) -> Result<ChangeHash> {
         Ok(32) => ChangeHash::try_from(&buffer[..32]).map_err(|_| DecodeError::Hash("heads")),
         _ => Err(DecodeError::Hash("heads")),
     }
+}
+
+/// Change hashes in hex.
+fn hashes(d: &mut Input<'_>, field: &'static str) -> Result<Vec<ChangeHash>> {
+    list(d, field, HAVE_HASHES_MAX, |d| d.str()?.parse().map_err(|_| DecodeError::Hash(field)))
 }
 
 fn rejections(d: &mut Input<'_>) -> Result<Vec<Rejection>> {

@@ -8,7 +8,7 @@ use minicbor::Encoder;
 use super::{
     Body, EXTENSION_KEY, Ephemeral, Message, PROTOCOL_VERSION, PeerMetadata, Rejection, RemoteHeads,
 };
-use crate::id::{DocumentId, PeerId, StorageId};
+use crate::id::{ChangeHash, DocumentId, PeerId, StorageId};
 
 type Out = Encoder<Vec<u8>>;
 type Result = std::result::Result<(), minicbor::encode::Error<Infallible>>;
@@ -94,6 +94,17 @@ fn encode_body(e: &mut Out, sender: Option<&PeerId>, target: Option<&PeerId>, bo
             encode_head(e, "highwater-rejected", sender, target, 2)?;
             encode_document(e, *document)?;
             encode_rejections(e, changes)
+        }
+        Body::Have { document, query, hashes } => {
+            encode_head(e, "highwater-have", sender, target, 3)?;
+            encode_query(e, *document, *query)?;
+            encode_hashes(e, "hashes", hashes)
+        }
+        Body::Durable { document, query, durable, missing } => {
+            encode_head(e, "highwater-durable", sender, target, 4)?;
+            encode_query(e, *document, *query)?;
+            encode_hashes(e, "durable", durable)?;
+            encode_hashes(e, "missing", missing)
         }
         Body::Unknown { kind } => encode_head(e, kind, sender, target, 0),
     }
@@ -190,6 +201,17 @@ fn encode_rejections(e: &mut Out, rejections: &[Rejection]) -> Result {
         e.str("reason")?.str(&rejection.reason)?;
     }
     Ok(())
+}
+
+fn encode_query(e: &mut Out, document: DocumentId, query: u64) -> Result {
+    encode_document(e, document)?;
+    e.str("query")?;
+    encode_number(e, query as f64)
+}
+
+fn encode_hashes(e: &mut Out, key: &str, hashes: &[ChangeHash]) -> Result {
+    e.str(key)?.array(hashes.len() as u64)?;
+    hashes.iter().try_for_each(|hash| e.str(&hash.to_string()).map(drop))
 }
 
 /// The `peer` message with which a server answers `join`.

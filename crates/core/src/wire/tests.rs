@@ -42,6 +42,13 @@ fn bodies() -> Vec<Body> {
         },
         Body::Leave,
         Body::Rejected { document: document(), changes: vec![Rejection { hash, reason: "why".into() }] },
+        Body::Have { document: document(), query: 7, hashes: vec![hash] },
+        Body::Durable {
+            document: document(),
+            query: 1 << 40,
+            durable: vec![hash],
+            missing: vec![hash, hash],
+        },
         Body::Unknown { kind: "from-the-future".into() },
     ]
 }
