@@ -53,7 +53,9 @@ fn is_lossy(body: &Body) -> bool {
         | Body::Ephemeral(_)
         | Body::RemoteSubscriptionChange { .. }
         | Body::Leave
-        | Body::Rejected { .. } => false,
+        | Body::Rejected { .. }
+        | Body::Have { .. }
+        | Body::Durable { .. } => false,
     }
 }
 
@@ -228,6 +230,11 @@ impl Server {
             Input::RemoteHeads { document, heads } => {
                 let Some(served) = self.open(document) else { return };
                 served.document.handle_remote_heads(connection, heads);
+            }
+            Input::Have { document, hashes, .. } => {
+                let Some(served) = self.open(document) else { return };
+                let found = hashes.iter().filter(|hash| served.document.contains(hash)).count();
+                assert!(found <= served.document.len() || hashes.len() > served.document.len());
             }
             Input::Leave => self.drop_connection(place),
             Input::Nothing => {}

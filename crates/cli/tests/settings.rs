@@ -7,10 +7,11 @@ use std::fs;
 use common::{highwater, run, stderr, stdout};
 use tempfile::tempdir;
 
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
     "listen",
     "data-dir",
     "open-to-network",
+    "allowed-origins",
     "log",
     "check-changes",
     "drain-deadline",

@@ -59,7 +59,7 @@ pub enum Input {
         /// What it heard.
         heads: Vec<RemoteHeads>,
     },
-    /// The peer asks which changes are durable, and is to be told even if it does not have the document open.
+    /// The peer asks which changes are durable. The first question about a document opens it, as a sync message does.
     Have {
         /// Of which document.
         document: DocumentId,
@@ -84,6 +84,9 @@ pub enum CloseReason {
     /// A text frame.
     #[error("text frames have no meaning here: messages are binary")]
     TextFrame,
+    /// A text frame of the plain protocol that is no control message.
+    #[error("control message: {0}")]
+    BadControl(String),
     /// A frame beyond the limit.
     #[error("a message is larger than {FRAME_BYTES_MAX} bytes")]
     FrameTooLarge,
@@ -164,7 +167,11 @@ impl CloseReason {
             | Self::DocumentReopened { .. }
             | Self::TooManyConnections
             | Self::TooManyOpenDocuments => 1013,
-            Self::BadMessage(_) | Self::NotJoined | Self::NotForClients(_) | Self::Version => 4400,
+            Self::BadMessage(_)
+            | Self::BadControl(_)
+            | Self::NotJoined
+            | Self::NotForClients(_)
+            | Self::Version => 4400,
             Self::Document { .. } | Self::TooManyRefused => 4422,
             Self::JoinTimeout | Self::PingTimeout => 4408,
             Self::Replaced => 4409,
@@ -178,6 +185,7 @@ impl CloseReason {
         match self {
             Self::BadMessage(_)
             | Self::TextFrame
+            | Self::BadControl(_)
             | Self::FrameTooLarge
             | Self::NotJoined
             | Self::Version
@@ -204,6 +212,7 @@ impl CloseReason {
         match self {
             Self::BadMessage(_) => "bad_message",
             Self::TextFrame => "text_frame",
+            Self::BadControl(_) => "bad_control",
             Self::FrameTooLarge => "frame_too_large",
             Self::NotJoined => "not_joined",
             Self::Version => "version",
@@ -308,7 +317,10 @@ impl Joined {
             Body::RemoteSubscriptionChange { add, remove } => self.subscribe(add, remove)?,
             Body::Leave => Input::Leave,
             Body::Peer { .. } => return Err(CloseReason::NotForClients("peer")),
-            Body::Have { document, query, hashes } => Input::Have { document, query, hashes },
+            Body::Have { document, query, hashes } => {
+                self.open(document)?;
+                Input::Have { document, query, hashes }
+            }
             Body::Rejected { .. } => return Err(CloseReason::NotForClients("highwater-rejected")),
             Body::Durable { .. } => return Err(CloseReason::NotForClients("highwater-durable")),
             // About documents that the peer has not opened, or nothing that a server acts on.
@@ -322,11 +334,16 @@ impl Joined {
     }
 
     fn sync(&mut self, document: DocumentId, data: Bytes, is_request: bool) -> Result<Input, CloseReason> {
+        self.open(document)?;
+        Ok(Input::Sync { document, data, is_request })
+    }
+
+    fn open(&mut self, document: DocumentId) -> Result<(), CloseReason> {
         if self.documents.len() >= CONNECTION_DOCUMENTS_MAX && !self.documents.contains(&document) {
             return Err(CloseReason::TooManyDocuments);
         }
         self.documents.insert(document);
-        Ok(Input::Sync { document, data, is_request })
+        Ok(())
     }
 
     fn subscribe(&mut self, add: Vec<StorageId>, remove: Vec<StorageId>) -> Result<Input, CloseReason> {

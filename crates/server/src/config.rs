@@ -40,8 +40,20 @@ pub struct Config {
     pub send_queue_bytes_max: usize,
     /// How many bytes received from one client may wait to be stored before no more is read from it.
     pub receive_queue_bytes_max: usize,
+    /// The pages that browsers may connect from.
+    pub allowed_origins: AllowedOrigins,
     /// How changes are checked before they are stored.
     pub check_changes: CheckChanges,
+}
+
+/// Pages that may use the server. Only browsers say which page asks; whoever is not a browser is not kept out by this.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// All of them.
+    #[default]
+    Any,
+    /// Those of these origins, such as `https://app.example.com`, and the server's own.
+    These(Vec<String>),
 }
 
 /// How changes are checked before they are stored.
@@ -72,6 +84,7 @@ impl Default for Config {
             http_sockets_max: 1_024,
             send_queue_bytes_max: 64 << 20,
             receive_queue_bytes_max: 16 << 20,
+            allowed_origins: AllowedOrigins::Any,
             check_changes: CheckChanges::Index,
         }
     }

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use highwater_core::document::PeerInfo;
-use highwater_core::{CloseReason, DocumentId, Input, Session};
+use highwater_core::{ChangeHash, CloseReason, DocumentId, Input, PeerId, Session};
+use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, timeout};
 use tungstenite::error::CapacityError;
@@ -22,18 +23,20 @@ use tungstenite::error::CapacityError;
 use crate::activity::Activity;
 use crate::budget::Budget;
 use crate::document::{Attachment, Command, Handle};
+use crate::envelope::{Protocol, text};
+use crate::http::change_hashes;
 use crate::hub::{Hub, Registration, draining};
 use crate::limits::{
     CLOSE_REASON_BYTES_MAX, CLOSE_TIMEOUT, DRAIN_QUIET, DRAIN_READ_MAX, FLUSH_AFTER, READ_TIMEOUT,
     RETRY_AFTER_MAX, RETRY_AFTER_MIN,
 };
 use crate::metrics::{Ended, Metrics};
-use crate::outbox::{self, Outbox, OutboxReceiver};
+use crate::outbox::{self, Frame, Outbox, OutboxReceiver};
 
 struct Connection {
     hub: Arc<Hub>,
     registration: Registration,
-    session: Session,
+    speaker: Speaker,
     outbox: Outbox,
     /// What was read and is not dealt with.
     budget: Budget,
@@ -41,7 +44,39 @@ struct Connection {
     is_paused: Arc<AtomicBool>,
     activity: Activity,
     documents: HashMap<DocumentId, Handle>,
-    is_extended: bool,
+}
+
+/// In which protocol the peer speaks.
+pub(crate) enum Speaker {
+    /// That of automerge-repo: many documents, each named in every message.
+    Repo(Box<Session>),
+    /// The plain one: one document, and nothing but its sync messages and a few questions.
+    Plain(DocumentId),
+}
+
+impl Speaker {
+    /// Whether the peer has said who it is, if that is asked.
+    fn has_joined(&self) -> bool {
+        match self {
+            Self::Repo(session) => session.peer().is_some(),
+            Self::Plain(_) => true,
+        }
+    }
+
+    /// What the peer did wrong, in a message to it.
+    fn error_message(&self, reason: &CloseReason) -> Message {
+        match self {
+            Self::Repo(session) => Message::Binary(session.error_message(reason)),
+            Self::Plain(_) => text(&json!({ "error": reason.to_string() })).into(),
+        }
+    }
+
+    fn peer(&self) -> Option<&PeerId> {
+        match self {
+            Self::Repo(session) => session.peer(),
+            Self::Plain(_) => None,
+        }
+    }
 }
 
 /// How reading ended.
@@ -54,28 +89,36 @@ enum End {
     Ours(CloseReason),
 }
 
-/// Serves a WebSocket until it ends.
-pub(crate) async fn serve(hub: Arc<Hub>, activity: Activity, mut socket: WebSocket) {
+/// Serves a WebSocket in the protocol of automerge-repo until it ends.
+pub(crate) async fn serve_repo(hub: Arc<Hub>, activity: Activity, socket: WebSocket) {
+    let session = Session::new(hub.peer_id().clone(), hub.storage_id().clone());
+    serve(hub, activity, Speaker::Repo(Box::new(session)), socket).await;
+}
+
+/// Serves a WebSocket in the plain protocol until it ends.
+pub(crate) async fn serve_plain(hub: Arc<Hub>, activity: Activity, document: DocumentId, socket: WebSocket) {
+    serve(hub, activity, Speaker::Plain(document), socket).await;
+}
+
+async fn serve(hub: Arc<Hub>, activity: Activity, speaker: Speaker, mut socket: WebSocket) {
     let config = hub.config();
     hub.metrics().connections_opened.increment(1);
     let (outbox, frames) = outbox::channel(config.send_queue_bytes_max);
-    let session = Session::new(hub.peer_id().clone(), hub.storage_id().clone());
     let registration = match hub.register(outbox.clone()) {
         Ok(registration) => registration,
-        Err(reason) => return Box::pin(close(&mut socket, &session, &reason, hub.metrics())).await,
+        Err(reason) => return Box::pin(close(&mut socket, &speaker, &reason, hub.metrics())).await,
     };
     let budget = Budget::new(config.receive_queue_bytes_max);
     let (documents, is_paused) = (HashMap::new(), Arc::default());
     let mut connection = Connection {
         hub: hub.clone(),
         registration,
-        session,
+        speaker,
         outbox,
         budget,
         is_paused,
         activity,
         documents,
-        is_extended: false,
     };
     connection.serve(socket, frames).await;
     connection.detach_all();
@@ -114,7 +157,7 @@ impl Connection {
                     // What was said before the reason to close came up is still worth hearing.
                     let _ = timeout(CLOSE_TIMEOUT, write_rest(socket, frames)).await;
                 }
-                close(socket, &self.session, &reason, metrics).await;
+                close(socket, &self.speaker, &reason, metrics).await;
             }
         }
     }
@@ -136,7 +179,7 @@ impl Connection {
         loop {
             self.room().await;
             let next = stream.next();
-            let message = if self.session.peer().is_some() {
+            let message = if self.speaker.has_joined() {
                 next.await
             } else {
                 match tokio::time::timeout_at(deadline, next).await {
@@ -168,7 +211,7 @@ impl Connection {
     async fn handle_message(&mut self, message: Option<Result<Message, axum::Error>>) -> Option<End> {
         match message {
             Some(Ok(Message::Binary(frame))) => self.handle_frame(frame).await.err().map(End::Ours),
-            Some(Ok(Message::Text(_))) => Some(End::Ours(CloseReason::TextFrame)),
+            Some(Ok(Message::Text(text))) => self.handle_text(&text).err().map(End::Ours),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => None,
             Some(Ok(Message::Close(_))) => Some(End::Closed),
             Some(Err(error)) if is_too_large(&error) => Some(End::Ours(CloseReason::FrameTooLarge)),
@@ -179,7 +222,15 @@ impl Connection {
     async fn handle_frame(&mut self, frame: Bytes) -> Result<(), CloseReason> {
         self.hub.metrics().frames_received.increment(1);
         let taken = self.budget.take(frame.len());
-        match self.session.handle_frame(&frame)? {
+        let session = match &mut self.speaker {
+            Speaker::Repo(session) => session,
+            Speaker::Plain(document) => {
+                let (connection, document) = (self.registration.id, *document);
+                self.send(document, Command::Sync { connection, data: frame, is_request: false, taken });
+                return Ok(());
+            }
+        };
+        match session.handle_frame(&frame)? {
             Input::Joined { reply } => self.joined(reply).await?,
             Input::Sync { document, data, is_request } => {
                 let connection = self.registration.id;
@@ -200,9 +251,24 @@ impl Connection {
             Input::RemoteHeads { document, heads } => {
                 self.send(document, Command::RemoteHeads(self.registration.id, heads, taken));
             }
+            Input::Have { document, query, hashes } => {
+                let connection = self.registration.id;
+                self.send(document, Command::Have { connection, query, hashes, taken });
+            }
             Input::Leave => return Err(CloseReason::Left),
             Input::Nothing => self.hub.metrics().frames_ignored.increment(1),
         }
+        Ok(())
+    }
+
+    /// A control message of the plain protocol. The other one has none.
+    fn handle_text(&mut self, text: &str) -> Result<(), CloseReason> {
+        let Speaker::Plain(document) = self.speaker else { return Err(CloseReason::TextFrame) };
+        self.hub.metrics().frames_received.increment(1);
+        let taken = self.budget.take(text.len());
+        let Question { have: hashes, query } = Question::parse(text).map_err(CloseReason::BadControl)?;
+        let connection = self.registration.id;
+        self.send(document, Command::Have { connection, query, hashes, taken });
         Ok(())
     }
 
@@ -216,8 +282,7 @@ impl Connection {
             return Err(CloseReason::StoreFailed);
         }
         self.detach_all();
-        self.is_extended = self.session.peer_metadata().extension.is_some();
-        if let Some(peer) = self.session.peer() {
+        if let Some(peer) = self.speaker.peer() {
             self.registration.joined(peer);
         }
         self.outbox.send(reply);
@@ -241,14 +306,25 @@ impl Connection {
 
     /// Opens a document. `None` before the peer has joined, when no message can name one.
     fn open(&mut self, document: DocumentId) -> Option<Handle> {
-        let peer = self.session.peer().cloned()?;
-        let metadata = self.session.peer_metadata();
-        let storage = metadata.storage_id.filter(|_| !metadata.is_ephemeral);
-        let subscriptions = self.session.subscriptions();
-        let info = PeerInfo { peer, may_write: true, storage, subscriptions };
-        let attachment = Attachment { info, outbox: self.outbox.clone(), has_extension: self.is_extended };
-        let handle = self.hub.open_for(self.registration.id, document);
-        let _ = handle.send(Command::Attach(self.registration.id, Box::new(attachment)));
+        let connection = self.registration.id;
+        let (info, protocol) = match &self.speaker {
+            Speaker::Repo(session) => {
+                let (peer, metadata) = (session.peer()?.clone(), session.peer_metadata());
+                let storage = metadata.storage_id.filter(|_| !metadata.is_ephemeral);
+                let subscriptions = session.subscriptions();
+                let has_extension = metadata.extension.is_some();
+                (PeerInfo { peer, may_write: true, storage, subscriptions }, Protocol::Repo { has_extension })
+            }
+            Speaker::Plain(_) => {
+                // Nobody hears of this name but the log and the quarantine.
+                let peer = PeerId::new(&format!("plain-{}", connection.0)).ok()?;
+                let subscriptions = Arc::default();
+                (PeerInfo { peer, may_write: true, storage: None, subscriptions }, Protocol::Plain)
+            }
+        };
+        let attachment = Attachment { info, outbox: self.outbox.clone(), protocol };
+        let handle = self.hub.open_for(connection, document);
+        let _ = handle.send(Command::Attach(connection, Box::new(attachment)));
         self.documents.insert(document, handle.clone());
         Some(handle)
     }
@@ -298,6 +374,22 @@ impl Connection {
         }
         // An unanswered close, or none at all, is how a client learns that not all is safe.
         if self.all_settled().await { end } else { End::Broken }
+    }
+}
+
+/// A question in the plain protocol: which of these changes are durable?
+#[derive(serde::Deserialize)]
+struct Question {
+    #[serde(deserialize_with = "change_hashes")]
+    have: Vec<ChangeHash>,
+    /// Comes back in the answer.
+    #[serde(default)]
+    query: u64,
+}
+
+impl Question {
+    fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
     }
 }
 
@@ -376,13 +468,13 @@ async fn write(
 /// Writes a frame and those that came meanwhile, then flushes once.
 async fn write_all(
     sink: &mut SplitSink<WebSocket, Message>,
-    first: Bytes,
+    first: Frame,
     frames: &mut OutboxReceiver,
 ) -> Result<(), axum::Error> {
-    sink.feed(Message::Binary(first)).await?;
+    sink.feed(first.into()).await?;
     for _ in 1..FLUSH_AFTER {
         match frames.try_next() {
-            Some(frame) => sink.feed(Message::Binary(frame)).await?,
+            Some(frame) => sink.feed(frame.into()).await?,
             None => break,
         }
     }
@@ -395,18 +487,18 @@ where
     S: futures::Sink<Message> + Unpin,
 {
     while let Some(frame) = frames.try_next() {
-        sink.feed(Message::Binary(frame)).await?;
+        sink.feed(frame.into()).await?;
     }
     sink.flush().await
 }
 
 /// Says why, if the peer did something wrong, and closes with the code for it.
-async fn close(socket: &mut WebSocket, session: &Session, reason: &CloseReason, metrics: &Metrics) {
+async fn close(socket: &mut WebSocket, speaker: &Speaker, reason: &CloseReason, metrics: &Metrics) {
     metrics.connection_closed(reason.label());
-    tracing::info!(peer = session.peer().map(tracing::field::display), %reason, code = reason.close_code(), "closing connection");
+    tracing::info!(peer = speaker.peer().map(tracing::field::display), %reason, code = reason.close_code(), "closing connection");
     let closing = async {
         if reason.is_peer_fault() {
-            socket.send(Message::Binary(session.error_message(reason))).await?;
+            socket.send(speaker.error_message(reason)).await?;
         }
         if *reason == CloseReason::ShuttingDown && !until_read(socket).await {
             return Ok(());

@@ -11,10 +11,11 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, Either, MapErr, TryFutureExt, pending};
 use futures::stream::{FuturesUnordered, StreamExt};
 use highwater_core::change::{Change, ChunkError};
-use highwater_core::document::{AppendId, Compacted, ConnectionId, Effect, Outgoing, PeerInfo, UploadId};
+use highwater_core::document::{
+    AppendId, Compacted, ConnectionId, Effect, Outgoing, PeerFault, PeerInfo, UploadId,
+};
 use highwater_core::limits::UNPACK_INLINE_OPS_MAX;
-use highwater_core::sync::Message as SyncMessage;
-use highwater_core::wire::{Body, Ephemeral, Message, RemoteHeads, encode_sync};
+use highwater_core::wire::{Ephemeral, Rejection, RemoteHeads};
 use highwater_core::{
     ChangeHash, CloseReason, Document, DocumentId, PeerId, Record, SnapshotInfo, StorageId,
 };
@@ -26,6 +27,7 @@ use crate::budget::Taken;
 use crate::compaction::Outcome;
 use crate::config::CheckChanges;
 use crate::copies;
+use crate::envelope::{Envelope, Payload, Protocol};
 use crate::full_check::{AppendError, FullCheck};
 use crate::hub::Hub;
 use crate::limits::{BATCH, BLANK_IDLE_AFTER, COVER_INLINE_MAX, REFUSED_CHECK_INTERVAL};
@@ -52,8 +54,12 @@ pub(crate) enum Command {
     Settle(ConnectionId, oneshot::Sender<()>),
     /// A connection that was behind has taken all that it was sent.
     Ready(ConnectionId),
-    /// Whether a change is durable and part of the document.
-    Contains(ChangeHash, oneshot::Sender<bool>),
+    /// Which of these changes are durable and part of the document, in the same order.
+    Contains(Vec<ChangeHash>, oneshot::Sender<Vec<bool>>),
+    /// The same for a connection, which is answered with the number of its question.
+    Have { connection: ConnectionId, query: u64, hashes: Vec<ChangeHash>, taken: Taken },
+    /// Changes that came in a request of their own. Answered when they are durable.
+    Ingest(Box<Ingest>),
     /// A compaction of the document has ended.
     Compacted(Outcome),
     /// There is no room for a document that nobody uses.
@@ -65,7 +71,33 @@ pub(crate) enum Command {
 pub(crate) struct Attachment {
     pub(crate) info: PeerInfo,
     pub(crate) outbox: Outbox,
-    pub(crate) has_extension: bool,
+    pub(crate) protocol: Protocol,
+}
+
+/// Changes that came in a request.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) sender: PeerId,
+    pub(crate) answer: oneshot::Sender<Result<Ingested, PeerFault>>,
+}
+
+/// Changes that came in a request and were judged.
+struct Ingesting {
+    hashes: Vec<ChangeHash>,
+    rejected: Vec<Rejection>,
+    /// All appends before this one must be durable.
+    mark: AppendId,
+    answer: oneshot::Sender<Result<Ingested, PeerFault>>,
+}
+
+/// What became of changes that came in a request.
+#[derive(Debug, Default)]
+pub(crate) struct Ingested {
+    pub(crate) durable: Vec<ChangeHash>,
+    /// Stored, and waiting for changes that they depend on.
+    pub(crate) pending: Vec<ChangeHash>,
+    pub(crate) rejected: Vec<Rejection>,
 }
 
 /// Where to send commands.
@@ -123,6 +155,10 @@ struct Task {
     /// On their way to disk, in order; only the first one is waited for.
     appends: VecDeque<Append>,
     unpacking: FuturesUnordered<BoxFuture<'static, Unpacked>>,
+    /// Came in requests, and were not looked at yet.
+    ingests: Vec<Ingest>,
+    /// Were judged, and wait for the appends that were on their way then.
+    ingesting: VecDeque<Ingesting>,
     /// At most one.
     bringing: FuturesUnordered<BoxFuture<'static, Result<Brought, String>>>,
     compaction: Compaction,
@@ -160,38 +196,9 @@ struct Unsettled {
 struct Attached {
     peer: PeerId,
     outbox: Outbox,
-    has_extension: bool,
+    protocol: Protocol,
     /// Nothing is held back any more.
     is_leaving: bool,
-}
-
-/// A sync message as it was encoded.
-struct Payload {
-    message: SyncMessage,
-    data: Bytes,
-}
-
-impl Payload {
-    /// The bytes of a message: those of the last one, if it said the same.
-    fn of(last: &mut Option<Self>, message: SyncMessage) -> &Bytes {
-        let fresh = match last.take().filter(|last| is_same(&last.message, &message)) {
-            Some(same) => same,
-            None => Self { data: message.encode(), message },
-        };
-        &last.insert(fresh).data
-    }
-}
-
-/// Whether two messages are the same. Changes that lie in different places of memory count as different ones: looking at them would cost more than it saves.
-fn is_same(a: &SyncMessage, b: &SyncMessage) -> bool {
-    let is_same_chunk = |(a, b): (&Bytes, &Bytes)| a.as_ptr() == b.as_ptr() && a.len() == b.len();
-    a.version == b.version
-        && a.flags == b.flags
-        && a.heads == b.heads
-        && a.need == b.need
-        && a.have == b.have
-        && a.chunks.len() == b.chunks.len()
-        && a.chunks.iter().zip(&b.chunks).all(is_same_chunk)
 }
 
 /// Why a task ends.
@@ -299,6 +306,8 @@ impl Task {
             ending: VecDeque::new(),
             appends: VecDeque::new(),
             unpacking: FuturesUnordered::new(),
+            ingests: Vec::new(),
+            ingesting: VecDeque::new(),
             bringing: FuturesUnordered::new(),
             compaction,
             records,
@@ -362,17 +371,18 @@ impl Task {
                 }
                 _ = discarded.changed() => return End::Discarded,
             }
-            if let Err(error) = self.adopt_snapshot().await {
+            if let Err(error) = self.work_off().await {
                 return End::Unfit(error.to_string());
             }
             self.carry_out();
             self.settle();
+            self.answer_ingests();
         }
     }
 
     /// How long the document stays as it is, if nobody uses it.
     fn idle_after(&self) -> Option<Duration> {
-        if !self.document.is_idle() || !self.unpacking.is_empty() {
+        if !self.document.is_idle() || !self.unpacking.is_empty() || !self.ingesting.is_empty() {
             return None;
         }
         let after = self.hub.config().idle_document_after;
@@ -448,6 +458,43 @@ impl Task {
         }
     }
 
+    /// What commands left to be done, because it may take long.
+    async fn work_off(&mut self) -> Result<(), JoinError> {
+        for ingest in std::mem::take(&mut self.ingests) {
+            self.ingest(ingest).await?;
+        }
+        self.adopt_snapshot().await
+    }
+
+    /// Takes in what came in a request.
+    async fn ingest(&mut self, ingest: Ingest) -> Result<(), JoinError> {
+        let Ingest { changes, sender, answer } = ingest;
+        let hashes: Vec<ChangeHash> = changes.iter().map(|change| change.hash).collect();
+        let ops: u64 = changes.iter().map(|change| 1 + change.values).sum();
+        let is_little = ops <= UNPACK_INLINE_OPS_MAX;
+        match self.work(is_little, move |document| document.ingest(changes, &sender)).await? {
+            Ok(rejected) => {
+                let mark = self.document.append_mark();
+                self.ingesting.push_back(Ingesting { hashes, rejected, mark, answer });
+            }
+            // Whoever asked may be gone.
+            Err(fault) => drop(answer.send(Err(fault))),
+        }
+        Ok(())
+    }
+
+    /// Answers those whose changes are durable, as far as they ever will be.
+    fn answer_ingests(&mut self) {
+        let is_over = |ingesting: &mut Ingesting| self.document.has_reached(ingesting.mark);
+        while let Some(Ingesting { hashes, rejected, answer, .. }) = self.ingesting.pop_front_if(is_over) {
+            let (durable, rest): (Vec<_>, Vec<_>) =
+                hashes.into_iter().partition(|hash| self.document.contains(hash));
+            let is_rejected = |hash: &ChangeHash| rejected.iter().any(|rejection| rejection.hash == *hash);
+            let pending = rest.into_iter().filter(|hash| !is_rejected(hash)).collect();
+            let _ = answer.send(Ok(Ingested { durable, pending, rejected }));
+        }
+    }
+
     /// Lets go of what a stored snapshot holds, if there is one that was not looked at yet, and all that is in it is durable here.
     async fn adopt_snapshot(&mut self) -> Result<(), JoinError> {
         let Compaction::Stored(snapshot) = &self.compaction else { return Ok(()) };
@@ -478,10 +525,10 @@ impl Task {
     fn handle(&mut self, command: Command) {
         match command {
             Command::Attach(connection, attachment) => {
-                let Attachment { info, outbox, has_extension } = *attachment;
+                let Attachment { info, outbox, protocol } = *attachment;
                 let peer = info.peer.clone();
                 self.must_go = false;
-                let attached = Attached { peer, outbox, has_extension, is_leaving: false };
+                let attached = Attached { peer, outbox, protocol, is_leaving: false };
                 self.attached.insert(connection, attached);
                 self.document.attach(connection, info);
             }
@@ -516,10 +563,17 @@ impl Task {
                 self.document.handle_ready(connection);
                 self.unsettled.entry(connection).or_default().waiting.push(done)
             }
-            Command::Contains(hash, answer) => {
+            Command::Contains(hashes, answer) => {
                 // Whoever asked may be gone.
-                let _ = answer.send(self.document.contains(&hash));
+                let _ = answer.send(hashes.iter().map(|hash| self.document.contains(hash)).collect());
             }
+            Command::Have { connection, query, hashes, taken: _taken } => {
+                let (durable, missing) = hashes.into_iter().partition(|hash| self.document.contains(hash));
+                if let Some(attached) = self.attached.get(&connection) {
+                    attached.outbox.send(self.envelope(attached).durable(query, durable, missing));
+                }
+            }
+            Command::Ingest(ingest) => self.ingests.push(*ingest),
             Command::Compacted(Outcome::Stored(snapshot)) => self.compaction = Compaction::Stored(snapshot),
             Command::Compacted(Outcome::Unfit) => self.compaction = Compaction::Unfit,
             Command::Compacted(Outcome::Failed) => {
@@ -574,6 +628,16 @@ impl Task {
         self.unpacking.push(Box::pin(async move { (upload, uploads::unpack(turn, id, chunks).await) }));
     }
 
+    fn envelope<'a>(&'a self, attached: &'a Attached) -> Envelope<'a> {
+        Envelope {
+            protocol: attached.protocol,
+            ours: self.hub.peer_id(),
+            target: &attached.peer,
+            document: self.document.id(),
+            document_text: &self.id_text,
+        }
+    }
+
     fn load_snapshot(&self) {
         let (store, id) = (self.store.clone(), self.document.id());
         self.bringing
@@ -593,42 +657,35 @@ impl Task {
             self.hub.metrics().changes_refused.increment(changes.len() as u64);
         }
         let Some(attached) = self.attached.get(&connection) else { return };
-        if let Outgoing::Sync(message) = outgoing {
-            let data = Payload::of(&mut self.payload, message);
-            let write = |out: &mut Vec<u8>| out.extend_from_slice(data);
-            let (ours, target) = (self.hub.peer_id(), &attached.peer);
-            attached.outbox.send(encode_sync(ours, target, &self.id_text, data.len(), write));
-            return;
+        if let Outgoing::Rejected(changes) = &outgoing {
+            attached.outbox.note_refused(changes.len());
+            for change in changes {
+                tracing::warn!(document = %self.document.id(), peer = %attached.peer, hash = %change.hash, reason = %change.reason, "change refused");
+            }
         }
-        if let Some(frame) = self.encode(attached, outgoing) {
+        let envelope = self.envelope(attached);
+        let mut payload = None;
+        let frame = match outgoing {
+            Outgoing::Sync(message) => {
+                let encoded = Payload::of(self.payload.as_ref(), message);
+                let frame = envelope.sync(encoded.data());
+                payload = Some(encoded);
+                Some(frame)
+            }
+            Outgoing::Unavailable => envelope.unavailable(),
+            Outgoing::Ephemeral { sender, ephemeral } => envelope.ephemeral(sender, ephemeral),
+            Outgoing::RemoteHeads(heads) => envelope.remote_heads(heads),
+            Outgoing::Rejected(changes) => envelope.rejected(changes),
+        };
+        if let Some(frame) = frame {
             attached.outbox.send(frame);
         }
+        if payload.is_some() {
+            self.payload = payload;
+        }
     }
 
-    fn encode(&self, attached: &Attached, outgoing: Outgoing) -> Option<Bytes> {
-        let document = self.document.id();
-        let ours = self.hub.peer_id();
-        let (sender, body) = match outgoing {
-            // Encoded once for all.
-            Outgoing::Sync(_) => return None,
-            Outgoing::Unavailable => (ours.clone(), Body::DocUnavailable { document }),
-            Outgoing::Ephemeral { sender, ephemeral } => (sender, Body::Ephemeral(ephemeral)),
-            Outgoing::RemoteHeads(heads) => (ours.clone(), Body::RemoteHeadsChanged { document, heads }),
-            Outgoing::Rejected(changes) => {
-                for change in &changes {
-                    tracing::warn!(%document, peer = %attached.peer, hash = %change.hash, reason = %change.reason, "change refused");
-                }
-                attached.outbox.note_refused(changes.len());
-                if !attached.has_extension {
-                    return None;
-                }
-                (ours.clone(), Body::Rejected { document, changes })
-            }
-        };
-        Some(Message { sender: Some(sender), target: Some(attached.peer.clone()), body }.encode())
-    }
-
-    fn close(&mut self, connection: ConnectionId, fault: highwater_core::document::PeerFault) {
+    fn close(&mut self, connection: ConnectionId, fault: PeerFault) {
         if let Some(attached) = self.attached.remove(&connection) {
             attached.outbox.close(CloseReason::Document { document: self.document.id(), fault });
         }

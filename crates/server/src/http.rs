@@ -5,18 +5,24 @@ mod problem;
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{StatusCode, Uri};
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Router};
 use highwater_core::limits::FRAME_BYTES_MAX;
+use tower_http::cors::{self, AllowOrigin, CorsLayer};
+
+pub(crate) use docs::change_hashes;
+pub(crate) use problem::Problem;
 
 use crate::RenderMetrics;
 use crate::activity::Activity;
+use crate::config::AllowedOrigins;
 use crate::connection;
 use crate::hub::{Hub, Phase};
 use crate::limits::{PROBE_TIMEOUT, READ_BUFFER_BYTES, WRITE_BUFFER_BYTES};
@@ -25,13 +31,47 @@ pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>) -> Ro
     let mut router = Router::new()
         .route("/", get(sync))
         .route("/v1/sync", get(sync))
+        .route("/v1/docs/{id}/sync", get(docs::sync))
+        .route("/v1/docs/{id}/changes", post(docs::ingest))
         .route("/v1/docs/{id}/changes/{hash}", get(docs::change))
+        .route("/v1/docs/{id}/have", post(docs::have))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz));
     if let Some(render) = render_metrics {
         router = router.route("/metrics", get(async move || metrics(render())));
     }
-    router.with_state(hub)
+    let origins = Arc::new(hub.config().allowed_origins.clone());
+    let cors = cors(&origins);
+    router.layer(cors).layer(middleware::from_fn_with_state(origins, check_origin)).with_state(hub)
+}
+
+async fn check_origin(State(origins): State<Arc<AllowedOrigins>>, request: Request, next: Next) -> Response {
+    match forbidden_origin(&origins, request.headers()) {
+        Some(origin) => Problem::Origin(origin).into_response(),
+        None => next.run(request).await,
+    }
+}
+
+/// Lets pages of the allowed origins read the answers.
+fn cors(origins: &AllowedOrigins) -> CorsLayer {
+    let allow = match origins {
+        AllowedOrigins::Any => AllowOrigin::any(),
+        AllowedOrigins::These(these) => {
+            AllowOrigin::list(these.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+        }
+    };
+    CorsLayer::new().allow_origin(allow).allow_methods(cors::Any).allow_headers(cors::Any)
+}
+
+/// The origin of a page that may not use this server. Browsers say whose page it is, also for WebSockets, which they let every page open; other clients say nothing.
+fn forbidden_origin(origins: &AllowedOrigins, headers: &HeaderMap) -> Option<String> {
+    let AllowedOrigins::These(these) = origins else { return None };
+    let origin = headers.get(ORIGIN)?.to_str().unwrap_or("an origin that cannot be read");
+    // A page of this server itself.
+    let is_own = headers.get(HOST).and_then(|host| host.to_str().ok()).is_some_and(|host| {
+        origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://")) == Some(host)
+    });
+    (!is_own && !these.iter().any(|allowed| allowed == origin)).then(|| origin.to_owned())
 }
 
 /// Clients of automerge-repo connect here, on either path. Who does not want a WebSocket gets a page at the one and is told what is missing at the other.
@@ -49,13 +89,16 @@ async fn sync(
 }
 
 fn accept(hub: Arc<Hub>, activity: Activity, upgrade: WebSocketUpgrade) -> Response {
+    with_limits(upgrade).on_upgrade(move |socket| connection::serve_repo(hub, activity, socket))
+}
+
+fn with_limits(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
     upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_write_buffer_size(2 * FRAME_BYTES_MAX)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_message_size(FRAME_BYTES_MAX)
-        .on_upgrade(move |socket| connection::serve(hub, activity, socket))
 }
 
 fn page(hub: &Hub) -> Response {

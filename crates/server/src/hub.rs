@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use highwater_core::change::Change;
 use highwater_core::document::ConnectionId;
 use highwater_core::{ChangeHash, CloseReason, DocumentId, PeerId, StorageId};
 use highwater_storage::{Found, Store, StoreError};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::compaction::Compactions;
 use crate::config::Config;
 use crate::copies::Copies;
-use crate::document::{self, Command, Handle, Start};
+use crate::document::{self, Command, Handle, Ingest, Ingested, Start};
+use crate::http::Problem;
 use crate::idle::Idle;
-use crate::limits::{REOPEN_WAIT_MAX, REOPEN_WAIT_MIN};
+use crate::limits::{INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, REOPEN_WAIT_MAX, REOPEN_WAIT_MIN};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 
@@ -55,6 +57,8 @@ pub(crate) struct Hub {
     next_connection: AtomicU64,
     next_task: AtomicU64,
     unpacking: Arc<Semaphore>,
+    /// For the bodies of requests that are under way, in places of [`INGEST_PLACE_BYTES`].
+    ingest_room: Arc<Semaphore>,
     copies: Arc<Copies>,
     compactions: Compactions,
     connections: AtomicUsize,
@@ -121,6 +125,7 @@ impl Hub {
             next_connection: AtomicU64::new(0),
             next_task: AtomicU64::new(0),
             unpacking: Arc::new(Semaphore::new(unpacking)),
+            ingest_room: Arc::new(Semaphore::new(INGEST_BYTES_TOTAL / INGEST_PLACE_BYTES)),
             copies,
             compactions,
             connections: AtomicUsize::new(0),
@@ -241,25 +246,51 @@ impl Hub {
         self.tables().documents.get(&id).map(|open| open.handle.clone())
     }
 
-    /// Whether a change is durable and part of a document. One look-up, and the document is opened only if what is stored beside it cannot tell.
+    /// Which of these changes are durable and part of a document. One look-up each, and the document is opened only if what is stored beside it cannot tell.
     pub(crate) async fn contains(
         self: &Arc<Self>,
         id: DocumentId,
-        hash: ChangeHash,
-    ) -> Result<bool, StoreError> {
+        hashes: Vec<ChangeHash>,
+    ) -> Result<Vec<bool>, StoreError> {
         if let Some(handle) = self.handle_of(id)
-            && let Some(found) = ask(&handle, hash).await
+            && let Some(found) = ask(&handle, hashes.clone()).await
         {
             return Ok(found);
         }
-        match self.store().find(id, hash).await? {
-            Found::Yes => Ok(true),
-            Found::No => Ok(false),
-            Found::Perhaps => {
-                let found = ask(&self.open(id), hash).await;
-                found.ok_or_else(|| StoreError::Read(format!("document {id} cannot be read")))
+        let store = self.store();
+        let mut all = Vec::with_capacity(hashes.len());
+        for hash in &hashes {
+            match store.find(id, *hash).await? {
+                Found::Yes => all.push(true),
+                Found::No => all.push(false),
+                Found::Perhaps => {
+                    let found = ask(&self.open(id), hashes).await;
+                    return found.ok_or_else(|| StoreError::Read(format!("document {id} cannot be read")));
+                }
             }
         }
+        Ok(all)
+    }
+
+    /// Takes in changes that came in a request. Resolves when they are durable.
+    pub(crate) async fn ingest(
+        self: &Arc<Self>,
+        id: DocumentId,
+        changes: Vec<Change>,
+        sender: PeerId,
+    ) -> Result<Ingested, Problem> {
+        let (answer, answered) = oneshot::channel();
+        let ingest = Ingest { changes, sender, answer };
+        // Without a task to take it there is no answer either.
+        let _ = self.open(id).send(Command::Ingest(Box::new(ingest)));
+        Ok(answered.await.map_err(|_| Problem::Unavailable)??)
+    }
+
+    /// Room for the body of a request. Waits for it.
+    pub(crate) async fn ingest_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let places = u32::try_from(bytes.div_ceil(INGEST_PLACE_BYTES)).ok()?;
+        // The semaphore is never closed; without room there would only be more at once.
+        self.ingest_room.clone().acquire_many_owned(places).await.ok()
     }
 
     /// If as many documents are open as may be, one that nobody uses has to go; if all are used, the connection that has most of them open.
@@ -413,10 +444,10 @@ impl Hub {
     }
 }
 
-/// Whether an open document has a change. `None` if its task ends before it answers.
-async fn ask(handle: &Handle, hash: ChangeHash) -> Option<bool> {
+/// Which changes an open document has. `None` if its task ends before it answers.
+async fn ask(handle: &Handle, hashes: Vec<ChangeHash>) -> Option<Vec<bool>> {
     let (answer, answered) = oneshot::channel();
-    handle.send(Command::Contains(hash, answer)).ok()?;
+    handle.send(Command::Contains(hashes, answer)).ok()?;
     answered.await.ok()
 }
 

@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod copies;
 mod document;
+mod envelope;
 mod full_check;
 mod http;
 mod hub;
@@ -30,7 +31,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use highwater_storage::StoreError;
 use tokio::net::TcpListener;
 
-pub use config::{CheckChanges, Config};
+pub use config::{AllowedOrigins, CheckChanges, Config};
 use hub::Hub;
 pub use hub::OpenStore;
 

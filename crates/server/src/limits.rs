@@ -43,6 +43,17 @@ pub(crate) const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Refused changes of one connection after which it is closed.
 pub(crate) const REFUSED_MAX: u32 = 1_000;
 
+// Requests.
+
+/// Largest body of changes.
+pub(crate) const INGEST_BYTES_MAX: usize = 32 << 20;
+/// What the bodies of all requests that are under way may have together; further ones wait.
+pub(crate) const INGEST_BYTES_TOTAL: usize = 128 << 20;
+/// In what steps that is counted.
+pub(crate) const INGEST_PLACE_BYTES: usize = 4 << 10;
+/// Largest question whether changes are durable.
+pub(crate) const HAVE_BYTES_MAX: usize = 128 << 10;
+
 // Shutdown.
 
 /// A socket from which nothing came for so long is taken as read empty.
@@ -80,6 +91,8 @@ pub(crate) const REOPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 const _: () = {
     assert!(FRAME_BYTES_MIN > 0);
+    assert!(INGEST_BYTES_MAX <= INGEST_BYTES_TOTAL);
+    assert!(HAVE_BYTES_MAX > 70 * highwater_core::limits::HAVE_HASHES_MAX);
     // Less is refused by the HTTP library.
     assert!(REQUEST_HEAD_BYTES_MAX >= 8192);
     assert!(PROBE_TIMEOUT.as_millis() < ANSWER_TIMEOUT.as_millis());

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use axum::extract::ws::{Message, Utf8Bytes};
 use bytes::Bytes;
 use highwater_core::CloseReason;
 use highwater_core::document::ConnectionId;
@@ -12,20 +13,53 @@ use tokio::sync::{Notify, mpsc};
 use crate::document::Command;
 use crate::limits::{REFUSED_FREE_MAX, REFUSED_MAX, REFUSED_PAUSE, REFUSED_PAUSE_MAX};
 
+/// A frame to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Frame {
+    /// A message.
+    Binary(Bytes),
+    /// A control message of the plain protocol.
+    Text(Utf8Bytes),
+}
+
+impl Frame {
+    fn len(&self) -> usize {
+        match self {
+            Self::Binary(bytes) => bytes.len(),
+            Self::Text(text) => text.len(),
+        }
+    }
+}
+
+impl From<Bytes> for Frame {
+    fn from(bytes: Bytes) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+impl From<Frame> for Message {
+    fn from(frame: Frame) -> Self {
+        match frame {
+            Frame::Binary(bytes) => Self::Binary(bytes),
+            Frame::Text(text) => Self::Text(text),
+        }
+    }
+}
+
 /// The sending end: held by the documents that the connection has open, and by the hub.
 ///
 /// Bounded by bytes, and never by dropping a message: whoever does not read is disconnected, so that both sides start again
 /// from what they know.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbox {
-    frames: mpsc::UnboundedSender<Bytes>,
+    frames: mpsc::UnboundedSender<Frame>,
     shared: Arc<Shared>,
 }
 
 /// The receiving end: held by the connection.
 #[derive(Debug)]
 pub(crate) struct OutboxReceiver {
-    frames: mpsc::UnboundedReceiver<Bytes>,
+    frames: mpsc::UnboundedReceiver<Frame>,
     shared: Arc<Shared>,
 }
 
@@ -67,7 +101,8 @@ pub(crate) fn channel(bytes_max: usize) -> (Outbox, OutboxReceiver) {
 
 impl Outbox {
     /// Queues a frame. If too much waits already, the connection is closed instead. A single frame always has room.
-    pub(crate) fn send(&self, frame: Bytes) {
+    pub(crate) fn send(&self, frame: impl Into<Frame>) {
+        let frame = frame.into();
         let len = frame.len();
         let before = self.shared.waiting_bytes.fetch_add(len, Ordering::SeqCst);
         if before > 0 && before + len > self.shared.bytes_max {
@@ -139,18 +174,18 @@ impl Shared {
 
 impl OutboxReceiver {
     /// The next frame; waits for one. `None` is never returned while a sending end exists.
-    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         let frame = self.frames.recv().await?;
         Some(self.taken(frame))
     }
 
     /// The next frame, if there is one.
-    pub(crate) fn try_next(&mut self) -> Option<Bytes> {
+    pub(crate) fn try_next(&mut self) -> Option<Frame> {
         let frame = self.frames.try_recv().ok()?;
         Some(self.taken(frame))
     }
 
-    fn taken(&self, frame: Bytes) -> Bytes {
+    fn taken(&self, frame: Frame) -> Frame {
         let before = self.shared.waiting_bytes.fetch_sub(frame.len(), Ordering::SeqCst);
         if before == frame.len() && self.shared.is_holding.load(Ordering::SeqCst) {
             self.shared.release();
@@ -192,8 +227,8 @@ mod tests {
         outbox.send(Bytes::from_static(b"12345"));
         outbox.send(Bytes::from_static(b"!"));
         assert_eq!(receiver.closing().reason().await, CloseReason::NotReading);
-        assert_eq!(receiver.try_next().as_deref(), Some(&b"12345"[..]));
-        assert_eq!(receiver.try_next().as_deref(), Some(&b"12345"[..]));
+        assert_eq!(receiver.try_next(), Some(Bytes::from_static(b"12345").into()));
+        assert_eq!(receiver.try_next(), Some(Bytes::from_static(b"12345").into()));
         assert_eq!(receiver.try_next(), None);
     }
 

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use highwater_server::CheckChanges;
+use highwater_server::{AllowedOrigins, CheckChanges};
 use tracing_subscriber::EnvFilter;
 
 use super::Settings;
-use super::value::{count, duration, show_duration, show_size, size, switch};
+use super::value::{count, duration, origins, show_duration, show_size, size, switch};
 
 /// One setting.
 pub(super) struct Setting {
@@ -72,6 +72,20 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         get: |s| s.open_to_network.to_string(),
+    },
+    Setting {
+        name: "allowed-origins",
+        value_name: "ORIGINS",
+        help: "The pages that browsers may connect from: * for all, or origins with commas between them, such as https://app.example.com. \
+               Pages of the server itself always may. Clients that are not browsers are not kept out by this",
+        set: |s, text| {
+            s.config.allowed_origins = origins(text)?;
+            Ok(())
+        },
+        get: |s| match &s.config.allowed_origins {
+            AllowedOrigins::Any => "*".to_owned(),
+            AllowedOrigins::These(these) => these.join(","),
+        },
     },
     Setting {
         name: "log",

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use highwater_server::AllowedOrigins;
+
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 const SIZE_UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
 
@@ -33,6 +35,24 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
 /// The shortest way to write a size that [`size`] reads.
 pub(super) fn show_size(bytes: usize) -> String {
     show(bytes as u64, &SIZE_UNITS)
+}
+
+/// `*`, or origins with commas between them.
+pub(super) fn origins(text: &str) -> Result<AllowedOrigins, String> {
+    if text.trim() == "*" {
+        return Ok(AllowedOrigins::Any);
+    }
+    let origin = |text: &str| {
+        let origin = text.trim();
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        match host {
+            Some(host) if !host.is_empty() && !host.contains(['/', ' ', '*']) => Ok(origin.to_owned()),
+            _ => Err(format!(
+                "{origin:?} is no origin: write it as a browser does, such as https://app.example.com, without a path"
+            )),
+        }
+    };
+    text.split(',').map(origin).collect::<Result<_, _>>().map(AllowedOrigins::These)
 }
 
 /// A number of things, at least one.

@@ -1,10 +1,10 @@
-//! Taking in changes that no peer sent: those of an import.
+//! Taking in changes that no peer sent: those of an import, and those that come in a request of their own.
 
 use crate::change::Change;
-use crate::id::ChangeHash;
+use crate::id::{ChangeHash, PeerId};
 use crate::wire::Rejection;
 
-use super::{ConnectionId, Document, Intake};
+use super::{ConnectionId, Document, Intake, PeerFault};
 
 /// Whose changes they are. A driver counts its connections from zero.
 const NOBODY: ConnectionId = ConnectionId(u64::MAX);
@@ -35,6 +35,18 @@ impl Document {
         }
         taken.refused = intake.rejections;
         taken
+    }
+
+    /// The same for changes that came over the network without a connection: how long judging may take is bounded as for a peer's message, and so is the room for changes that wait for others.
+    ///
+    /// On an error a part of them may have been taken; sending them again does no harm.
+    /// Returns those that were refused, now or before: as sure as all appends that are on their way now.
+    pub fn ingest(&mut self, changes: Vec<Change>, sender: &PeerId) -> Result<Vec<Rejection>, PeerFault> {
+        let (intake, judged) = self.judge_all(changes, sender);
+        if !intake.records.is_empty() {
+            self.append(NOBODY, intake.records);
+        }
+        judged.map(|()| intake.rejections)
     }
 
     /// Whether a change is there, durable or on its way: as a part of the document, waiting for others, or refused.
