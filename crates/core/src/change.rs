@@ -147,6 +147,16 @@ pub fn is_cheap(blobs: &[Bytes]) -> bool {
     true
 }
 
+/// The heads that a document chunk names, if these bytes are one such chunk, its checksum is right, and nothing else. What it holds is not looked at.
+pub fn saved_heads(bytes: &Bytes) -> Option<Vec<ChangeHash>> {
+    let mut rest = bytes.clone();
+    let chunk = Chunk::take(&mut rest).ok()?;
+    if chunk.kind != ChunkKind::Document || !rest.is_empty() || !chunk.checksum_is_right() {
+        return None;
+    }
+    columns::document_heads(&chunk.data)
+}
+
 fn unpack_document(chunk: &Chunk, changes: &mut Vec<Change>) -> Result<(), ChunkError> {
     columns::check_document(&chunk.data)?;
     let document = guarded(|| {

@@ -12,6 +12,7 @@
 //! part of the history that is durable, and only [`handle_appended`](Document::handle_appended) makes it longer. So nothing that a power cut could take back can be
 //! acknowledged, named or passed on.
 
+mod import;
 mod orphans;
 mod remote_heads;
 
@@ -39,6 +40,7 @@ use orphans::Orphans;
 use remote_heads::RemoteHeadsBook;
 
 pub use crate::history::{OpFlaw, Refusal, Role};
+pub use import::TakenIn;
 
 /// Names one connection. Unlike a peer id it is chosen by the driver and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,6 +3,7 @@
 //! One thread writes and commits for many callers at once; a few threads read. No runtime is needed: the futures work in any
 //! executor. What is stored is listed in `sqlite/schema.rs`.
 
+mod backup;
 mod check;
 mod compaction;
 mod connection;
@@ -98,6 +99,27 @@ impl SqliteStore {
     /// [`StoreError::Open`] if there is no database of ours, or a newer version wrote it.
     pub fn open_read_only(dir: &Path) -> Result<ReadOnlyStore, StoreError> {
         ReadOnlyStore::open(dir)
+    }
+
+    /// Opens a [backup](ReadOnlyStore::back_up), a single file, for looking at it. Nobody may write to the file meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Open`] if it is no database of ours, or a newer version wrote it.
+    pub fn open_backup(file: &Path) -> Result<ReadOnlyStore, StoreError> {
+        ReadOnlyStore::open_file(file)
+    }
+
+    /// Makes a folder from a [backup](ReadOnlyStore::back_up), which the caller has checked. The folder must be new, empty, or left by a restore that was interrupted. Blocks until all is durable.
+    ///
+    /// The new folder is another server to clients: it has a peer id and a storage id of its own. What the old server acknowledged after the backup was made is missing, and clients
+    /// that took the new one for the old would count it as safe.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Open`] if the folder is in use or cannot be written to, or the backup cannot be read.
+    pub fn restore(file: &Path, dir: &Path, progress: impl FnMut(u64, u64)) -> Result<Identity, StoreError> {
+        backup::restore(file, dir, progress)
     }
 
     fn write(&self, work: Work) -> StoreFuture<()> {

@@ -73,6 +73,16 @@ fn take_actor(reader: &mut Reader) -> Result<Bytes, ChunkError> {
     Ok(actor)
 }
 
+/// The heads that the data of a document chunk names.
+pub(super) fn document_heads(data: &Bytes) -> Option<Vec<ChangeHash>> {
+    let mut reader = Reader::new(data.clone());
+    for _ in 0..reader.leb128().ok()? {
+        reader.prefixed().ok()?; // actors
+    }
+    let count = reader.leb128().ok()?;
+    (0..count).map(|_| reader.hash().ok()).collect()
+}
+
 /// Checks that the data of a document chunk unfolds to a bounded number of changes, operations and bytes.
 pub(super) fn check_document(data: &Bytes) -> Result<(), ChunkError> {
     let mut reader = Reader::new(data.clone());

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use highwater_core::DocumentId;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::connection;
 use super::folder::{self, Reading};
@@ -68,6 +68,21 @@ impl ReadOnlyStore {
         Ok(Self { conn, reading })
     }
 
+    pub(super) fn open_file(path: &Path) -> Result<Self, StoreError> {
+        if !path.is_file() {
+            return Err(StoreError::Open(format!("there is no file {}", path.display())));
+        }
+        let conn = connection::open_file_for_check(path)?;
+        if schema::check_version(&conn)? == 0 {
+            return Err(StoreError::Open(format!("{} is empty", path.display())));
+        }
+        Ok(Self { conn, reading: Reading::Quiet { _lock: None } })
+    }
+
+    pub(super) fn conn(&self) -> &Connection {
+        &self.conn
+    }
+
     /// Whether a server has the folder open. If not, none can open it before this is dropped.
     pub fn is_live(&self) -> bool {
         matches!(self.reading, Reading::Live)
@@ -101,6 +116,43 @@ impl ReadOnlyStore {
             let detail = format!("table document: {error}; the documents after this are not checked");
             found(CheckEvent::File(detail));
         }
+    }
+
+    /// The ids of all documents, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Read`] if they cannot be read.
+    pub fn documents(&self) -> Result<Vec<DocumentId>, StoreError> {
+        let read_error = |error: rusqlite::Error| StoreError::Read(error.to_string());
+        let mut statement =
+            self.conn.prepare("SELECT document_id FROM document ORDER BY document_id").map_err(read_error)?;
+        let ids = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(read_error)?;
+        ids.map(|id| {
+            let id = id.map_err(read_error)?;
+            DocumentId::try_from(&id[..]).map_err(|_| {
+                StoreError::Read(format!("a document has an id of {} bytes instead of 16", id.len()))
+            })
+        })
+        .collect()
+    }
+
+    /// One document, with all that can be read of it, or `None` if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Read`] if it is not known whether it is there.
+    pub fn document(&self, id: DocumentId) -> Result<Option<CheckedDocument>, StoreError> {
+        let read_error = |error: rusqlite::Error| StoreError::Read(error.to_string());
+        let row = self
+            .conn
+            .prepare_cached("SELECT id, created_ms FROM document WHERE document_id = ?1")
+            .and_then(|mut statement| {
+                let ids = [id.as_bytes().as_slice()];
+                statement.query_row(ids, |row| Ok((row.get(0)?, row.get(1)?))).optional()
+            })
+            .map_err(read_error)?;
+        Ok(row.map(|(number, created_ms)| self.walk(number, id, created_ms)))
     }
 
     /// SQLite's own check of pages, indexes and constraints.
@@ -150,17 +202,14 @@ impl ReadOnlyStore {
                 "document row {number}: its id has {length} bytes instead of 16"
             ));
         };
+        CheckEvent::Document(Box::new(self.walk(number, document, created_ms)))
+    }
+
+    fn walk(&self, number: i64, document: DocumentId, created_ms: i64) -> CheckedDocument {
         let snapshot = self.conn.unchecked_transaction();
         let walked = rows::walk(&self.conn, number, document, OnDamage::GoOn);
         let cut_short = snapshot.err().or(walked.cut_short).map(|error| error.to_string());
         let (stored, snapshot_chunk, damaged) = (walked.stored, walked.chunk, walked.damaged);
-        CheckEvent::Document(Box::new(CheckedDocument {
-            document,
-            created_ms,
-            stored,
-            snapshot_chunk,
-            damaged,
-            cut_short,
-        }))
+        CheckedDocument { document, created_ms, stored, snapshot_chunk, damaged, cut_short }
     }
 }

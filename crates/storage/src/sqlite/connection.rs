@@ -61,8 +61,17 @@ pub(super) fn open_for_check(dir: &Path, reading: &Reading) -> Result<Connection
     let conn = match reading {
         Reading::Live => open_plain(dir)?,
         Reading::Quiet { .. } if wal => open_with_wal(dir)?,
-        Reading::Quiet { .. } => open_immutable(dir)?,
+        Reading::Quiet { .. } => open_immutable(&folder::database_path(dir))?,
     };
+    as_a_reader(conn)
+}
+
+/// A connection that reads a single file that nobody writes to: a backup.
+pub(super) fn open_file_for_check(path: &Path) -> Result<Connection, StoreError> {
+    as_a_reader(open_immutable(path)?)
+}
+
+fn as_a_reader(conn: Connection) -> Result<Connection, StoreError> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(open_error)?;
     apply(&conn, &[("query_only", "1"), ("cell_size_check", "1"), ("trusted_schema", "0")])?;
     Ok(conn)
@@ -89,9 +98,9 @@ fn open_with_wal(dir: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Without a log the database file is all there is.
-fn open_immutable(dir: &Path) -> Result<Connection, StoreError> {
+fn open_immutable(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(immutable_uri(&folder::database_path(dir))?, flags).map_err(open_error)
+    Connection::open_with_flags(immutable_uri(path)?, flags).map_err(open_error)
 }
 
 fn immutable_uri(path: &Path) -> Result<String, StoreError> {
@@ -200,7 +209,7 @@ mod tests {
         let odd = dir.path().join("50% #1? ä");
         std::fs::create_dir(&odd).unwrap();
         drop(open_writer(&odd).unwrap());
-        let conn = open_immutable(&odd).unwrap();
+        let conn = open_immutable(&folder::database_path(&odd)).unwrap();
         assert!(schema::identity(&conn).is_ok());
     }
 }

@@ -320,12 +320,16 @@ pub(super) fn identity(conn: &Connection) -> Result<Identity, StoreError> {
 /// Identity is part of the first step: a file that has tables has an identity.
 fn create_identity(step: &Transaction<'_>) -> Result<(), StoreError> {
     step.pragma_update(None, "application_id", APPLICATION_ID).map_err(open_error)?;
-    for (key, value) in
-        [(META_PEER_ID, format!("highwater-{}", random_uuid()?)), (META_STORAGE_ID, random_uuid()?)]
-    {
+    let identity = new_identity()?;
+    for (key, value) in [(META_PEER_ID, identity.peer_id), (META_STORAGE_ID, identity.storage_id)] {
         step.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [key, &value]).map_err(open_error)?;
     }
     Ok(())
+}
+
+/// An identity that no other store has.
+pub(super) fn new_identity() -> Result<Identity, StoreError> {
+    Ok(Identity { peer_id: format!("highwater-{}", random_uuid()?), storage_id: random_uuid()? })
 }
 
 /// Makes the store another one. Only for one that nobody has heard of yet.

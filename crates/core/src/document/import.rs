@@ -1,0 +1,44 @@
+//! Taking in changes that no peer sent: those of an import.
+
+use crate::change::Change;
+use crate::id::ChangeHash;
+use crate::wire::Rejection;
+
+use super::{ConnectionId, Document, Intake};
+
+/// Whose changes they are. A driver counts its connections from zero.
+const NOBODY: ConnectionId = ConnectionId(u64::MAX);
+
+/// What became of changes that were [taken in](Document::take_in).
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct TakenIn {
+    /// Those that were refused for good, now or before.
+    pub refused: Vec<Rejection>,
+    /// Those for which there is no more room among the changes that wait for others. Nothing is kept of them.
+    pub no_room: Vec<ChangeHash>,
+}
+
+impl Document {
+    /// Judges changes as if a peer had sent them; each should come after its dependencies. What is to be stored follows as an [`Effect::Append`](super::Effect::Append).
+    ///
+    /// Who calls this waits for the answer and has chosen the changes, so the time that judging takes is not bounded. Everything else is as for a peer.
+    pub fn take_in(&mut self, changes: Vec<Change>, sender: &str) -> TakenIn {
+        let (mut intake, mut taken) = (Intake::default(), TakenIn::default());
+        for change in changes {
+            let hash = change.hash;
+            if !self.accept(change, sender, &mut intake) {
+                taken.no_room.push(hash);
+            }
+        }
+        if !intake.records.is_empty() {
+            self.append(NOBODY, intake.records);
+        }
+        taken.refused = intake.rejections;
+        taken
+    }
+
+    /// Whether a change is there, durable or on its way: as a part of the document, waiting for others, or refused.
+    pub fn has_seen(&self, hash: &ChangeHash) -> bool {
+        self.history.contains_staged(hash) || self.orphans.contains(hash) || self.rejected.contains_key(hash)
+    }
+}
