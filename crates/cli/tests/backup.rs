@@ -60,8 +60,12 @@ fn a_backup_under_load_has_all_that_was_acknowledged_before_it_began() {
     assert!(writer.try_wait().unwrap().is_none(), "there was load to the end");
     server.kill();
     writer.wait().unwrap();
+    // Of what a killed server left a backup can be made too, and has all of it.
+    fs::write(folder.path().join("before-3"), whole_lines(&record)).unwrap();
+    let made = json(folder.path(), &["backup", "--data-dir", "data", "--to", "backup-3"]);
+    assert_eq!(made["in_use"], "by nobody");
 
-    for number in 0..3 {
+    for number in 0..4 {
         let data = format!("restored-{number}");
         json(folder.path(), &["restore", "--from", &format!("backup-{number}"), "--data-dir", &data]);
         let found = json(folder.path(), &["doctor", "--deep", "--data-dir", &data]);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result};
 use highwater_core::change::Change;
-use highwater_core::document::Effect;
+use highwater_core::document::{Effect, RestoreError};
 use highwater_core::snapshot::{self, CompactError};
 use highwater_core::{ChangeHash, Document, DocumentId, Record};
 use highwater_storage::{Note, Store};
@@ -81,9 +81,17 @@ pub(super) async fn take_in(
 
 /// What is here of the document, and whether a change keeps it from being compacted.
 async fn open(store: &dyn Store, id: DocumentId) -> Result<Option<(Document, bool)>> {
-    let Some(whole) = Whole::load(store, id).await? else { return Ok(None) };
-    let is_unfit = whole.stored.unfit.is_some();
-    Ok(Some((whole.open(id)?, is_unfit)))
+    let Some(stored) = store.load(id).await? else { return Ok(None) };
+    let is_unfit = stored.unfit.is_some();
+    // The chunk of a snapshot is needed only if its index is of no use.
+    let opened = match (Whole { stored, chunk: None }).open(id) {
+        Err(RestoreError::Index(_)) => match Whole::load(store, id).await? {
+            Some(whole) => whole.open(id),
+            None => return Ok(None),
+        },
+        opened => opened,
+    };
+    Ok(Some((opened?, is_unfit)))
 }
 
 /// All changes in the files that verify, each once, and after its dependencies.

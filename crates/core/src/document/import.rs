@@ -36,9 +36,4 @@ impl Document {
         taken.refused = intake.rejections;
         taken
     }
-
-    /// Whether a change is there, durable or on its way: as a part of the document, waiting for others, or refused.
-    pub fn has_seen(&self, hash: &ChangeHash) -> bool {
-        self.history.contains_staged(hash) || self.orphans.contains(hash) || self.rejected.contains_key(hash)
-    }
 }
