@@ -13,9 +13,9 @@ use crate::doctor::Diagnosis;
 use crate::durable_file;
 use crate::progress::Bar;
 
-/// Copy a data folder into one file. A server may have it open, and goes on: the copy is of the moment when it began, and has all that was acknowledged by then.
+/// Copy a data folder into one file, while its server runs
 ///
-/// The copy is checked as `highwater doctor` checks a folder, and has its name only when it is complete and on the disk. Nothing is written over.
+/// The server goes on: the copy is of the moment when it began, and has all that was acknowledged by then. It is checked as `highwater doctor` checks a folder, and has its name only when it is complete and on the disk. Nothing is written over.
 ///
 /// The exit code is 0 if there is a backup, 1 if the folder is damaged, and 2 if nothing could be done.
 #[derive(Debug, clap::Args)]
@@ -37,9 +37,9 @@ pub(crate) struct BackupArgs {
     json: bool,
 }
 
-/// Make a data folder from a backup. The folder must be new or empty.
+/// Make a data folder from a backup
 ///
-/// The backup is checked first. Clients take the server of the new folder for another one: what the old server acknowledged after the backup was made is not in it, and must not
+/// The folder must be new or empty. The backup is checked first. Clients take the server of the new folder for another one: what the old server acknowledged after the backup was made is not in it, and must not
 /// count as safe.
 ///
 /// The exit code is 0 if the folder is there, 1 if the backup is damaged, and 2 if nothing could be done.

@@ -18,9 +18,9 @@ use crate::stored::Whole;
 /// A file that is not finished, in the folder that is exported to: automerge-repo reads all that lies beside its own files, but nothing here.
 const UNFINISHED: &str = ".highwater-export.unfinished";
 
-/// Write documents to files: one .automerge file each, or a folder that automerge-repo's Node server opens. The data folder is not changed, and a server may have it open.
+/// Write documents to .automerge files, or to a folder that automerge-repo's Node server opens
 ///
-/// What is there already and the same is left as it is, so an export that was interrupted is simply run again. A document that is damaged is named, and the rest is written.
+/// The data folder is not changed, and a server may have it open. What is there already and the same is left as it is, so an export that was interrupted is simply run again. A document that is damaged is named, and the rest is written.
 ///
 /// The exit code is 0 if all was written, 1 if something was not, and 2 if nothing could be done.
 #[derive(Debug, clap::Args)]

@@ -29,9 +29,9 @@ const ROOM: u32 = 1_024;
 /// Bytes.
 const ROOM_UNIT: u64 = 16 << 10;
 
-/// Take documents into a data folder that no server has open: an automerge-repo NodeFS folder, a samod folder, or .automerge files.
+/// Take documents of automerge-repo, samod or .automerge files into a data folder
 ///
-/// Every chunk of every file is verified. A file that does not verify is refused by name, and the rest goes in; changes that a server would refuse are refused. What is
+/// No server may have the data folder open. Every chunk of every file is verified. A file that does not verify is refused by name, and the rest goes in; changes that a server would refuse are refused. What is
 /// there already is not added again, so an import that was interrupted is simply run again. The files are not changed.
 ///
 /// The exit code is 0 if all went in, 1 if something was refused, and 2 if nothing could be done.

@@ -41,13 +41,10 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Write a copy of a data folder without the changes that keep documents from being served
     Repair(repair::RepairArgs),
-    /// Take documents of automerge-repo, samod or .automerge files into a data folder
+    // These bring their own descriptions, with a first line for the list.
     Import(import::ImportArgs),
-    /// Write documents to .automerge files, or to a folder that automerge-repo's Node server opens
     Export(export::ExportArgs),
-    /// Copy a data folder into one file, while its server runs
     Backup(backup::BackupArgs),
-    /// Make a data folder from a backup
     Restore(backup::RestoreArgs),
     /// Measure a server that speaks the automerge-repo protocol
     Bench(bench::BenchArgs),

@@ -38,12 +38,13 @@ impl Report {
         self.compacted += u64::from(outcome.is_compacted);
         self.unfit.extend(outcome.unfit.map(|reason| format!("document {id}: {reason}")));
         self.failed.extend(outcome.failed.as_ref().map(|reason| format!("document {id}: {reason}")));
-        match (outcome.files, outcome.added, outcome.is_new) {
+        let is_more = outcome.added > 0 || (outcome.is_new && outcome.orphans > 0);
+        match (outcome.files, is_more, outcome.is_new) {
             // Nothing that verifies: the document is not counted.
             (0, ..) => {}
-            (_, 0, _) => self.unchanged += 1,
-            (_, _, true) => self.new += 1,
-            (_, _, false) => self.extended += 1,
+            (_, false, _) => self.unchanged += 1,
+            (_, true, true) => self.new += 1,
+            (_, true, false) => self.extended += 1,
         }
         self.documents = self.new + self.extended + self.unchanged;
         self.odd_names.extend(outcome.odd_names);
@@ -107,6 +108,9 @@ impl Report {
         lines("REFUSED", self.refused_changes.iter().map(change).collect());
         lines("NOT TAKEN", self.failed.clone());
         lines("STOPPED", self.stopped.iter().cloned().collect());
+        if self.orphans > 0 {
+            out.push_str("Orphans build on changes that are in none of the files. They are kept, and count as soon as those come.\n");
+        }
         out.push_str(match (self.is_all_well(), &self.stopped) {
             (true, _) => "All that was found is in.\n",
             (false, None) => "What was refused is not in; everything else is. The files are as they were.\n",
