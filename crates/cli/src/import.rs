@@ -6,7 +6,8 @@ mod intake;
 pub(crate) mod read;
 mod report;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -96,13 +97,14 @@ fn explain(error: StoreError) -> anyhow::Error {
     }
 }
 
-/// Gives an id to each source that has none. Two files with the same content are one document.
+/// Gives an id to each source that has none, and puts together what is of one document: two of them at a time would get into each other's way.
 fn name_all(
     sources: Vec<Source>,
     given: &mut GivenIds,
     report: &mut Report,
 ) -> Result<Vec<(DocumentId, Source)>> {
-    let (mut named, mut seen) = (Vec::with_capacity(sources.len()), HashSet::new());
+    let mut named: Vec<(DocumentId, Source)> = Vec::with_capacity(sources.len());
+    let mut places: HashMap<DocumentId, usize> = HashMap::new();
     for source in sources {
         let id = match (source.id, source.files.first()) {
             (Some(id), _) => id,
@@ -118,8 +120,12 @@ fn name_all(
                 }
             },
         };
-        if seen.insert(id) {
-            named.push((id, source));
+        match places.entry(id) {
+            Entry::Occupied(place) => named[*place.get()].1.files.extend(source.files),
+            Entry::Vacant(place) => {
+                place.insert(named.len());
+                named.push((id, source));
+            }
         }
     }
     Ok(named)

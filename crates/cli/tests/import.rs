@@ -305,8 +305,14 @@ fn saved_files_keep_the_id_in_their_name_or_get_one_that_stays() {
     let given = found["given_ids"][0]["document"].clone();
     assert!(given.as_str().unwrap().parse::<DocumentId>().is_ok());
 
+    // Again, with a copy of the one and a longer version of the other beside them: the same two documents.
+    fs::copy(saved.join("notes.automerge"), saved.join("copy.automerge")).unwrap();
+    fs::write(saved.join(format!("automerge:{}.automerge", id(7))), document(1, 5).save()).unwrap();
     let (_, found) = report(folder.path(), &import);
-    assert_eq!((&found["changes"], &found["given_ids"][0]["document"]), (&0.into(), &given));
+    assert_eq!((&found["documents"], &found["changes"]), (&2.into(), &2.into()), "{found}");
+    for named in found["given_ids"].as_array().unwrap() {
+        assert_eq!(named["document"], given);
+    }
     // A file by itself is found too, and goes elsewhere under an id of its own.
     let (code, found) =
         report(folder.path(), &["import", "saved/notes.automerge", "--data-dir", "elsewhere"]);
