@@ -2,6 +2,7 @@
 
 mod dist;
 mod npm;
+mod pages;
 mod run;
 mod serve;
 mod test;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 const HELP: &str = "\
-cargo xtask serve [ARGS]    build what is missing and start `highwater serve ARGS`
+cargo xtask serve [ARGS]    build what is missing and start `highwater serve ARGS` with the demo as its pages
 cargo xtask test [--full]   check, build and test everything, as CI does; --full adds the long runs
 cargo xtask ci              the same as test
 cargo xtask tidy [--bless]  check the rules of this repository; --bless shortens the ratchet's list
