@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest"
 import { UnsavedChangesError } from "../src/index.js"
 import { FakeServer } from "./fake/server.js"
-import { hashesOf, MemoryStore, participant, pass, useFakeTime } from "./fake/world.js"
+import { pass, useFakeTime } from "./fake/time.js"
+import { hashesOf, MemoryStore, participant } from "./fake/world.js"
 
 describe("save status", () => {
   it("goes from not saved over saving to saved, and counts", async () => {

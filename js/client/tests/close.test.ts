@@ -1,6 +1,7 @@
 // The promise of close(): it resolves only when everything is durable, otherwise it rejects in time with
 // exactly what the server has not called durable; and it always ends.
 
+import * as A from "@automerge/automerge"
 import type { DocHandle } from "@automerge/automerge-repo"
 import fc from "fast-check"
 import { expect, it } from "vitest"
@@ -9,8 +10,8 @@ import { PlainDocument } from "../src/plain/index.js"
 import { runs } from "./fake/runs.js"
 import { Issuer, play, repair, schedule, type Step } from "./fake/schedule.js"
 import { FakeServer } from "./fake/server.js"
-import { ancestors, environment, hashesOf, MemoryStore, participant, pass, useFakeTime } from "./fake/world.js"
-import * as A from "@automerge/automerge"
+import { forgetTimers, pass, useFakeTime } from "./fake/time.js"
+import { ancestors, environment, hashesOf, MemoryStore, participant } from "./fake/world.js"
 
 /** How a promise ended, once it has. */
 function outcome(promise: Promise<unknown>): { ended?: "resolved" | "rejected"; error?: any } {
@@ -30,6 +31,7 @@ const CASE = fc.record({
 })
 
 async function closeRepo(before: Step[], during: Step[], timeout: number, writeMs: number): Promise<void> {
+  forgetTimers()
   const server = new FakeServer()
   const issuer = new Issuer(server)
   const outbox = new MemoryStore()
@@ -93,6 +95,7 @@ it("holds for a repo, over random schedules of edits and accidents", async () =>
 it("lists exactly what the server has not called durable", async () => {
   useFakeTime()
   const property = fc.asyncProperty(schedule(25), fc.nat(500), async (steps, timeout) => {
+    forgetTimers()
     const server = new FakeServer()
     const issuer = new Issuer(server)
     const outbox = new MemoryStore()
@@ -119,6 +122,7 @@ it("lists exactly what the server has not called durable", async () => {
 it("holds for a plain document", async () => {
   useFakeTime()
   const property = fc.asyncProperty(CASE, async ({ before, during, timeout, writeMs }) => {
+    forgetTimers()
     const server = new FakeServer()
     const issuer = new Issuer(server)
     const line = server.line()

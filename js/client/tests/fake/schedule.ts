@@ -1,7 +1,7 @@
 import fc from "fast-check"
 import type { FakeServer } from "./server.js"
 import type { Line } from "./socket.js"
-import { pass } from "./world.js"
+import { pass } from "./time.js"
 
 /** One thing that happens. */
 export type Step =

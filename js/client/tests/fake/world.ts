@@ -1,22 +1,10 @@
 import * as A from "@automerge/automerge"
 import { Repo, type DocHandle, type RepoConfig } from "@automerge/automerge-repo"
-import { onTestFinished, vi } from "vitest"
 import { HighwaterClientAdapter, type HighwaterClientAdapterOptions } from "../../src/index.js"
 import type { Environment } from "../../src/core/environment.js"
 import type { OutboxBatch, OutboxChange, OutboxContents, OutboxStore } from "../../src/core/outbox.js"
 import { FakeServer } from "./server.js"
 import type { Line } from "./socket.js"
-
-/** Time stands still until the test moves it, for the package and for automerge-repo alike. */
-export function useFakeTime(): void {
-  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "Date"] })
-  onTestFinished(() => void vi.useRealTimers())
-}
-
-/** Lets so much time pass, and everything happen that is due in it. */
-export async function pass(ms: number): Promise<void> {
-  await vi.advanceTimersByTimeAsync(ms)
-}
 
 /** An environment on the fake clock. */
 export function environment(line: Line, more: Partial<Environment> = {}): Environment {
