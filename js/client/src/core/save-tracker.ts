@@ -182,6 +182,11 @@ export class SaveTracker implements SaveStatusSource {
     return [...this.#documents.values()].filter(document => !document.isSaved).map(document => document.unsaved)
   }
 
+  /** Whether something is not on the server that could still get there. */
+  get isHopeful(): boolean {
+    return [...this.#documents.values()].some(document => !document.isSaved && !document.isHopeless(document.pending.keys()))
+  }
+
   /** Nobody needs to wait any longer: the connection has ended for good. */
   stop(cause: unknown): void {
     this.#waiters.stop(cause)
