@@ -72,7 +72,10 @@ export class SaveTracker implements SaveStatusSource {
     for (const [id, { durableHeads, owed }] of documents) {
       const remembered = { durableHeads: isOther ? [] : durableHeads, owed }
       this.#remembered.set(id, remembered)
-      this.#documents.get(id)?.remember(remembered.durableHeads, owed)
+      const document = this.#documents.get(id)
+      if (document) document.remember(remembered.durableHeads, owed)
+      // What owes something counts from now on, and not only once somebody opens it.
+      else if (owed.length > 0) this.document(id)
     }
     this.changed()
   }
