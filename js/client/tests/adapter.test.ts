@@ -267,6 +267,22 @@ describe("the connection", () => {
     })
   }
 
+  it("comes back ever more slowly to a server that lets it in and closes again", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter } = participant(server, { more: { random: () => 1 } })
+    const pauses: number[] = []
+    for (let n = 0; n < 6; n++) {
+      for (let ms = 0; adapter.state !== "open"; ms++) {
+        await pass(1)
+        pauses[n] = ms
+      }
+      server.closeAll(1013)
+      await pass(10)
+    }
+    expect(pauses.slice(1).every((pause, n) => n === 0 || pause > 1.5 * pauses[n]!)).toBe(true)
+  })
+
   it("gets a new token when the old one has expired", async () => {
     useFakeTime()
     const server = new FakeServer()
