@@ -57,6 +57,7 @@ pub(crate) async fn run(context: &Context, args: &DocumentsArgs) -> Result<Repor
     let mut report = Report::new("documents");
     report.count("documents", "documents", args.documents as u64);
     report.count("history", "changes per document", args.history as u64);
+    report.count("visits", "visits in each round", args.visits as u64);
     starts(context, &folder, "empty", "an empty folder", &mut report).await?;
     let chain = chain_of_one(1, args.history.saturating_sub(1), &context.progress).await?;
     let ids = folder.with_store(async |store| fill(context, store, &chain, args.documents).await).await?;
@@ -153,7 +154,14 @@ async fn visit(
         memory(report, &format!("memory_visited_{round}"), &format!("memory after round {round}"));
         context.progress.stage("letting the server settle", 0);
         tokio::time::sleep(IDLE_AFTER + SETTLE).await;
-        memory(report, &format!("memory_settled_{round}"), &format!("memory let go after round {round}"));
+        let open = server.metric("highwater_documents_open ")?;
+        report.number(
+            &format!("open_settled_{round}"),
+            &format!("documents in memory then, round {round}"),
+            open,
+            "",
+        );
+        memory(report, &format!("memory_settled_{round}"), &format!("memory then, round {round}"));
     }
     Ok(())
 }

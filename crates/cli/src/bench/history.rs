@@ -208,7 +208,7 @@ fn look_up(server: &Server, subject: &Subject, key: &str, label: &str, report: &
     let meter = Meter::start(Some(server.pid()));
     let mut latencies = Latencies::default();
     for hash in &subject.hashes {
-        let (status, took) = server.get(&format!("/v1/docs/{}/changes/{hash}", subject.id))?;
+        let (status, took) = server.time(&format!("/v1/docs/{}/changes/{hash}", subject.id))?;
         if status != 200 {
             bail!("the server answers {status} for change {hash}");
         }

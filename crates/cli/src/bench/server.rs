@@ -53,18 +53,31 @@ impl Server {
         self.child.id()
     }
 
-    /// Asks for a path over HTTP, on a connection of its own. Returns the status and how long it took, from connecting to the end of the answer.
-    pub(crate) fn get(&self, path: &str) -> Result<(u16, Duration)> {
+    /// How long it takes to ask for a path over HTTP, from connecting to the end of the answer, and the status.
+    pub(crate) fn time(&self, path: &str) -> Result<(u16, Duration)> {
         let started = Instant::now();
+        let answer = self.get(path)?;
+        let took = started.elapsed();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.context("the answer is no HTTP")?, took))
+    }
+
+    /// A number that the server counts. Not a number if it does not.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64> {
+        let answer = self.get("/metrics")?;
+        let mut values = answer.lines().filter_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        Ok(values.next().unwrap_or(f64::NAN))
+    }
+
+    /// The answer to a request of its own connection, head and all.
+    fn get(&self, path: &str) -> Result<String> {
         let mut stream = TcpStream::connect(self.url.trim_start_matches("ws://"))?;
         stream.set_read_timeout(Some(HTTP_TIMEOUT))?;
         stream.set_nodelay(true)?;
         write!(stream, "GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        let took = started.elapsed();
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        Ok((status.context("the answer is no HTTP")?, took))
+        Ok(answer)
     }
 }
 
