@@ -105,7 +105,11 @@ export class FileOutboxStore implements OutboxStore {
     // A process that died while it wrote leaves half a line at the end. It was never called stored.
     const lines = text.split("\n").slice(0, -1)
     for (const line of lines) apply(state, JSON.parse(line))
-    await this.#compact(state)
+    const isWhole = text === "" || text.endsWith("\n")
+    if (isWhole && lines.length < LINES_MIN) {
+      this.#file = await open(this.#path, "a")
+      this.#lines = lines.length
+    } else await this.#compact(state)
     this.#state = state
     return state
   }
