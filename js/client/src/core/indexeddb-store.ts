@@ -5,6 +5,7 @@ const CHANGES = "changes"
 const DOCUMENTS = "documents"
 const META = "meta"
 const SERVER_ID = "serverId"
+const SYNCED = "synced"
 
 /** An outbox in the browser's IndexedDB. `name` is the database's; servers must not share one. */
 export class IndexedDBStore implements OutboxStore {
@@ -50,6 +51,8 @@ export class IndexedDBStore implements OutboxStore {
     }
     for (const [documentId, heads] of durableHeads) transaction.objectStore(DOCUMENTS).put([...heads], documentId)
     if (serverId !== undefined) transaction.objectStore(META).put(serverId, SERVER_ID)
+    // A transaction that writes nothing need not reach the disk.
+    if (strict) transaction.objectStore(META).put(true, SYNCED)
     await done
   }
 
