@@ -4,8 +4,13 @@ use std::fs;
 
 use crate::run::{command, output};
 
-/// The date and the machine, as far as the system tells.
-pub(super) fn line() -> String {
+/// How busy the machine is with other things, as the system tells: the average of a minute.
+pub(super) fn load() -> Option<f64> {
+    first_number(&fs::read_to_string("/proc/loadavg").ok()?)
+}
+
+/// The date and the machine, as far as the system tells, and how busy it was before.
+pub(super) fn line(load: Option<f64>) -> String {
     let date = output(&mut command("date", &["-u", "+%Y-%m-%d"]));
     let date = date.map_or_else(|_| "an unknown day".to_owned(), |date| date.trim().to_owned());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -14,6 +19,10 @@ pub(super) fn line() -> String {
     parts.extend(field("/proc/cpuinfo", "model name").filter(|model| !model.is_empty()));
     if let Some(kilobytes) = field("/proc/meminfo", "MemTotal").and_then(|total| first_number(&total)) {
         parts.push(format!("{:.0} GiB of memory", kilobytes / f64::from(1 << 20)));
+    }
+    if let Some(load) = load {
+        // More than a little means that times are too long.
+        parts.push(format!("a load of {load} from others before the run"));
     }
     format!("Measured {date}: {system}, {}; load generator and server share the cores.", parts.join(", "))
 }

@@ -21,7 +21,7 @@ use crate::{npm, tools};
 
 /// The page with the tables.
 const PAGE: &str = "docs/benchmarks.md";
-/// All of it takes about twenty minutes; what is not done after this is left out.
+/// No case begins after this.
 const TIME_MAX: Duration = Duration::from_secs(60 * 60);
 /// The same for a short run.
 const QUICK_TIME_MAX: Duration = Duration::from_secs(10 * 60);
@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     /// A short run, to see that everything works: its numbers say little.
     quick: bool,
     ends: Instant,
+    /// What else the machine had to do before.
+    load: Option<f64>,
 }
 
 impl Plan {
@@ -59,12 +61,13 @@ pub(crate) fn bench(args: &[String]) -> Result<()> {
     let wanted = |part: &str| parts.is_empty() || parts.contains(&part);
     let quick = args.iter().any(|arg| arg == "--quick");
     let time = if quick { QUICK_TIME_MAX } else { TIME_MAX };
+    let load = machine::load();
     let mut steps = Steps::default();
     if !steps.step("release build", || tools::c_compiler().and_then(|()| build_release())) {
         return steps.finish();
     }
     let peers = if wanted("compare") { build_peers(&mut steps) } else { vec![] };
-    let plan = Plan { quick, ends: Instant::now() + time };
+    let plan = Plan { quick, ends: Instant::now() + time, load };
     let folder = Scratch::new()?;
     if wanted("compare") {
         steps.step("comparison", || write("comparison", &compare::measure(&plan, &folder, &peers)?, &plan));
@@ -93,7 +96,7 @@ fn build_peers(steps: &mut Steps) -> Vec<peers::Peer> {
 
 /// Puts a table into the page. That of a short run is only printed.
 fn write(name: &str, table: &str, plan: &Plan) -> Result<()> {
-    let text = format!("{}\n\n{table}", machine::line());
+    let text = format!("{}\n\n{table}", machine::line(plan.load));
     if plan.quick {
         println!("\n{text}\nA short run: {PAGE} stays as it is.");
         return Ok(());
