@@ -195,8 +195,8 @@ export class FakeServer implements Acceptor {
   }
 
   #admit(chunks: Uint8Array[], rejected: Array<{ hash: string; reason: string }>): Uint8Array[] {
-    // A whole document in one chunk has type 0.
-    const changes = chunks.flatMap(chunk => (chunk[8] === 0 ? A.getAllChanges(A.load(chunk)) : [chunk]))
+    // One entry may hold several chunks. A whole document in one chunk has type 0.
+    const changes = chunks.flatMap(splitChunks).flatMap(chunk => (chunk[8] === 0 ? A.getAllChanges(A.load(chunk)) : [chunk]))
     return changes.filter(chunk => {
       const change = A.decodeChange(chunk)
       if (!this.refuses(change)) return true
