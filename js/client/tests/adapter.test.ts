@@ -169,9 +169,10 @@ describe("sending", () => {
 })
 
 describe("the connection", () => {
-  it("notices a path that is dead without an event, and comes back", async () => {
+  it.each([true, false])("notices a path that is dead without an event, and comes back (extensions: %s)", async extended => {
     useFakeTime()
     const server = new FakeServer()
+    server.extended = extended
     const { adapter, repo, line } = participant(server)
     const handle = repo.create<any>({ n: 0 })
     await pass(500)
@@ -180,6 +181,34 @@ describe("the connection", () => {
     handle.change(doc => (doc.n = 1))
     await pass(21_000)
     expect(adapter.saveStatus(handle).state).toBe("saved")
+  })
+
+  it("notices that also when nothing is owed, so that it hears of others' changes", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const [alice, bob] = [participant(server), participant(server)]
+    const hers = alice.repo.create<any>({ n: 0 })
+    await pass(500)
+    const finding = bob.repo.find<any>(hers.url)
+    await pass(500)
+    const his = await finding
+    alice.line.cut()
+    alice.line.mend()
+    his.change(doc => (doc.n = 1))
+    await pass(21_000)
+    expect(hers.doc()).toEqual({ n: 1 })
+  })
+
+  it("is quiet and stays while a healthy server has nothing to say", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter, repo } = participant(server)
+    repo.create<any>({ n: 0 })
+    await pass(500)
+    let lost = 0
+    adapter.on("peer-disconnected", () => lost++)
+    await pass(600_000)
+    expect([lost, adapter.state]).toEqual([0, "open"])
   })
 
   it("comes back at once when the network is back", async () => {
@@ -237,6 +266,22 @@ describe("the connection", () => {
       expect(adapter.state).toBe("open")
     })
   }
+
+  it("comes back ever more slowly to a server that lets it in and closes again", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter } = participant(server, { more: { random: () => 1 } })
+    const pauses: number[] = []
+    for (let n = 0; n < 6; n++) {
+      for (let ms = 0; adapter.state !== "open"; ms++) {
+        await pass(1)
+        pauses[n] = ms
+      }
+      server.closeAll(1013)
+      await pass(10)
+    }
+    expect(pauses.slice(1).every((pause, n) => n === 0 || pause > 1.5 * pauses[n]!)).toBe(true)
+  })
 
   it("gets a new token when the old one has expired", async () => {
     useFakeTime()

@@ -88,7 +88,7 @@ it("holds for a repo, over random schedules of edits and accidents", async () =>
   useFakeTime()
   await fc.assert(
     fc.asyncProperty(CASE, ({ before, during, timeout, writeMs }) => closeRepo(before, during, timeout, writeMs)),
-    runs(1500)
+    runs(1000)
   )
 }, 300_000)
 
@@ -118,7 +118,7 @@ it("lists exactly what the server has not called durable", async () => {
     expect(kept).toEqual(expect.arrayContaining(exact))
     adapter.disconnect()
   })
-  await fc.assert(property, runs(1500))
+  await fc.assert(property, runs(1000))
 }, 300_000)
 
 it("holds for a plain document", async () => {

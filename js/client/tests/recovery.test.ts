@@ -126,6 +126,25 @@ describe("after a restart", () => {
     expect(outbox.changes.size).toBe(0)
   })
 
+  it("flush waits for it from the first moment", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const first = participant(server, { outbox })
+    const handle = first.repo.create<any>({ n: 0 })
+    await pass(1000)
+    first.line.cut()
+    handle.change(doc => (doc.n = 1))
+    await pass(20)
+    first.adapter.disconnect()
+    const second = participant(server, { outbox })
+    let isFlushed = false
+    void second.adapter.flush().then(() => (isFlushed = true))
+    for (let ms = 0; ms < 3000 && !isFlushed; ms++) await pass(1)
+    expect(isFlushed).toBe(true)
+    expect(server.hashes(handle.documentId)).toEqual(new Set(hashesOf(handle)))
+  })
+
   it("offline, what was saved before is called saved, and what is owed is not", async () => {
     useFakeTime()
     const server = new FakeServer()
