@@ -91,6 +91,11 @@ export class AppPage extends EventEmitter {
     await this.until("everything to be saved", isSaved)
   }
 
+  /** Resolves when the text field has this text. */
+  async shows(text) {
+    await this.#page.waitForFunction(wanted => document.querySelector("textarea").value === wanted, text)
+  }
+
   async until(what, holds, ms) {
     const explain = () => `status ${JSON.stringify(this.status)}, ${this.edits.length} of ${this.typed.length} edits`
     await until(what, events([this], "report"), holds, { ms, explain })

@@ -4,6 +4,7 @@
 // What has to be on the server without anybody's help is everything that was typed, or, where `deviceOnly`, what
 // the device had, and that only when a page of the application is open again.
 
+/** Highwater's client looks for tabs that are gone every few seconds, and the stock one tries to connect as often. */
 const LOOK_MS = 8000
 
 export const endings = {
@@ -43,8 +44,7 @@ export const endings = {
 
   "one of two tabs killed": {
     deviceOnly: true,
-    // The other tab looks every few seconds.
-    stalledMs: LOOK_MS,
+    stalledMs: { highwater: LOOK_MS },
     async prepare(scene) {
       scene.otherTab = await scene.idlePage()
       await scene.page.page.bringToFront()
@@ -86,7 +86,7 @@ export const endings = {
   },
 
   "server killed and restarted": {
-    stalledMs: LOOK_MS,
+    stalledMs: { highwater: LOOK_MS, stock: LOOK_MS },
     async prepare({ server, typeSome, ended }) {
       await typeSome()
       const isDown = server.kill9()

@@ -50,16 +50,14 @@ export class Profile {
     return this
   }
 
-  get isOpen() {
-    return this.#context !== undefined
+  /** A page at this address, once the application runs in it. */
+  page(url) {
+    return openPage(this.#context, url)
   }
 
-  /** A page at this address. `opened` waits until the application runs in it. */
-  async page(url, { opened = true } = {}) {
-    const page = await new AppPage(await this.#context.newPage()).listen()
-    await page.goTo(url)
-    if (opened) await page.opened()
-    return page
+  /** The same in a profile of its own that is forgotten at the end. */
+  async strangersPage(url) {
+    return openPage(await this.#context.browser().newContext(), url)
   }
 
   async setOffline(isOffline) {
@@ -95,6 +93,12 @@ export class Profile {
     await session.detach()
     return processInfo.filter(process => process.type === type).map(({ id }) => id)
   }
+}
+
+async function openPage(context, url) {
+  const page = await new AppPage(await context.newPage()).listen()
+  await page.goTo(url)
+  return page.opened()
 }
 
 function kill(pid) {

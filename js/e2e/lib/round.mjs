@@ -37,8 +37,8 @@ async function setScene(world, ending, seed) {
 async function judge(world, ending, scene, page) {
   const { documentUrl, endedAt } = scene
   const { text } = page
-  const look = () => textOnServer(world.server.url, documentUrl, found => found.length >= text.length, ending)
-  // Without this, what a browser's end takes would count as the server's.
+  const stalledMs = ending.stalledMs?.[world.client]
+  const look = () => textOnServer(world.server.url, documentUrl, found => found.length >= text.length, { stalledMs })
   const atOnce = await look()
   let later = atOnce
   await ending.after?.(scene)

@@ -6,16 +6,18 @@ const most = (results, key) => results.reduce((greatest, result) => Math.max(gre
 const COLUMNS = [
   ["rounds", results => results.length],
   ["typed", results => sum(results, "typed")],
-  ["not on the server after the end", results => sum(results, "lostAtOnce")],
-  ["… nor after a page was opened", results => sum(results, "lostLater")],
-  ["… nor after the document was opened", results => sum(results, "lostForEver")],
-  ["shown as saved, and lost", (results, client) => (client === "stock" ? "" : sum(results, "savedButLost"))],
-  ["oldest that was lost", results => (sum(results, "lostLater") > 0 ? `${most(results, "oldestLostMs")} ms` : "")],
+  ["not on the server by itself", results => sum(results, "lostAtOnce")],
+  ["… nor when a page was opened", results => sum(results, "lostLater")],
+  ["… nor when the document was", results => sum(results, "lostForEver")],
+  ["shown as saved, and lost", (results, client) => (client === "stock" ? "–" : sum(results, "savedButLost"))],
+  ["oldest of the lost", results => (sum(results, "lostLater") > 0 ? `${most(results, "oldestLostMs")} ms` : "–")],
+  ["last one there after: half, all", arrivals],
 ]
 
 /** `results` are [{ client, ending, ...result }]. */
 export function tableOf(results) {
-  const lines = [["end of the page", "client", ...COLUMNS.map(([title]) => title)], COLUMNS.concat([0, 0]).map(() => "---")]
+  const head = ["the page's end", "client", ...COLUMNS.map(([title]) => title)]
+  const lines = [head, head.map(() => "---")]
   for (const ending of distinct(results, "ending")) {
     for (const client of distinct(results, "client")) {
       const these = results.filter(result => result.ending === ending && result.client === client)
@@ -25,12 +27,11 @@ export function tableOf(results) {
   return lines.map(cells => `| ${cells.join(" | ")} |`).join("\n")
 }
 
-/** How long after the end of the page the last character came, when all came by themselves. */
-export function arrivals(results) {
+/** How long after the end the server had the last character, in rounds in which all came by themselves. */
+function arrivals(results) {
   const times = results.filter(({ lostAtOnce }) => lostAtOnce === 0).map(({ arrivedMs }) => arrivedMs).sort((a, b) => a - b)
-  if (times.length === 0) return "none"
-  const at = share => times[Math.min(times.length - 1, Math.floor(times.length * share))]
-  return `half within ${at(0.5)} ms, the last after ${at(1)} ms`
+  if (times.length === 0) return "–"
+  return `${times[Math.floor((times.length - 1) / 2)]}, ${times.at(-1)} ms`
 }
 
 function distinct(results, key) {

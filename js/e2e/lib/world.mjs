@@ -28,6 +28,11 @@ export class World {
     return this.profile.page(this.site.page(this.client, url, documentUrl))
   }
 
+  /** A page in a browser of somebody else: it shares no storage and no locks with others. */
+  strangersPage(documentUrl, { client = this.client } = {}) {
+    return this.profile.strangersPage(this.site.page(client, this.server.url, documentUrl))
+  }
+
   async close() {
     await this.profile.close()
     await this.line.close()

@@ -1,57 +1,32 @@
 // Random rounds with both clients, and a table of what came of them.
 //
-//   node scripts/rounds.mjs [--rounds 200] [--client highwater|stock] [--ending "tab closed"]
+//   npm run rounds -- [--rounds 200] [--client highwater] [--ending "tab closed"]
 //
 // HIGHWATER_SEED repeats a run. Exit code 1 if Highwater's client broke a promise.
 
 import { parseArgs } from "node:util"
-import { endings } from "../lib/endings.mjs"
 import { seedOfRun } from "../lib/random.mjs"
-import { complaints, playRound } from "../lib/round.mjs"
-import { arrivals, tableOf } from "../lib/table.mjs"
-import { World } from "../lib/world.mjs"
+import { playRounds } from "../lib/run.mjs"
+import { tableOf } from "../lib/table.mjs"
 
 const { values: options } = parseArgs({
   options: {
     rounds: { type: "string", default: "200" },
-    client: { type: "string" },
-    ending: { type: "string" },
+    client: { type: "string", multiple: true, default: ["highwater", "stock"] },
+    ending: { type: "string", multiple: true },
   },
 })
 
 const seed = seedOfRun()
-const rounds = Number(options.rounds)
-const clients = options.client ? [options.client] : ["highwater", "stock"]
-const names = options.ending ? [options.ending] : Object.keys(endings)
-console.log(`seed ${seed}`)
-
-const results = []
-for (const client of clients) {
-  const world = await World.open(client)
-  for (let round = 0; round < rounds; round++) await play(world, round)
-  await world.close()
-}
-console.log(tableOf(results))
-for (const ending of names) {
-  for (const client of clients) {
-    console.log(`${ending}, ${client}: ${arrivals(results.filter(r => r.client === client && r.ending === ending))}`)
-  }
-}
-
-async function play(world, round) {
-  const { client } = world
-  const ending = names[round % names.length]
-  const seedOfRound = seed + round
-  try {
-    const result = await playRound(world, endings[ending], seedOfRound)
-    results.push({ client, ending, ...result })
-    const wrong = client === "highwater" ? complaints(endings[ending], result) : []
+console.log(`HIGHWATER_SEED=${seed}`)
+const results = await playRounds({
+  clients: options.client,
+  names: options.ending,
+  rounds: Number(options.rounds),
+  seed,
+  onRound(result, wrong) {
+    console.log(JSON.stringify(result), wrong.join("; "))
     if (wrong.length > 0) process.exitCode = 1
-    console.log(`${client} ${round} ${ending} ${JSON.stringify(result)} ${wrong.join("; ")}`)
-  } catch (error) {
-    process.exitCode = 1
-    console.error(`${client} ${round} ${ending}, seed ${seedOfRound}:`, error)
-    console.error(world.server.log)
-    throw error
-  }
-}
+  },
+})
+console.log(tableOf(results))
