@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// The name of a file that is not finished yet, next to the one that it will be.
@@ -15,15 +15,6 @@ pub(crate) fn unfinished(path: &Path) -> PathBuf {
 /// The folder that a file is in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Writes a file under another name, syncs it, and gives it its own, in place of what has that name. Durable when it returns.
-pub(crate) fn write(path: &Path, unfinished: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(unfinished, path)?;
-    sync_folder(folder_of(path))
 }
 
 /// Gives a file that has been synced its name, unless there is one of that name.

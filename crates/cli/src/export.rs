@@ -10,13 +10,11 @@ use highwater_core::{ChangeHash, Document, DocumentId, change, snapshot};
 use highwater_storage::{CheckedDocument, ReadOnlyStore, SqliteStore};
 use serde_json::{Value, json};
 
+use crate::durable_batch::Batch;
 use crate::durable_file;
 use crate::import::read::snapshot_name;
 use crate::progress::Bar;
 use crate::stored::Whole;
-
-/// A file that is not finished, in the folder that is exported to: automerge-repo reads all that lies beside its own files, but nothing here.
-const UNFINISHED: &str = ".highwater-export.unfinished";
 
 /// Write documents to .automerge files, or to a folder that automerge-repo's Node server opens
 ///
@@ -74,12 +72,6 @@ struct Report {
     failed: Vec<(String, String)>,
 }
 
-enum Done {
-    Written(u64),
-    Unchanged,
-    Empty,
-}
-
 /// Exports, and prints what was done. Returns whether all was written.
 pub(crate) fn run(args: &ExportArgs, data_dir: &Path) -> Result<bool> {
     let store = SqliteStore::open_read_only(data_dir)
@@ -88,16 +80,18 @@ pub(crate) fn run(args: &ExportArgs, data_dir: &Path) -> Result<bool> {
         true => store.documents()?,
         false => args.documents.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
     };
-    prepare(args).with_context(|| format!("cannot write to {}", args.to.display()))?;
-    let mut report = Report::default();
+    let batch = prepare(args).with_context(|| format!("cannot write to {}", args.to.display()))?;
+    let mut export = Export { args, batch, pending: Vec::new(), report: Report::default() };
     let mut bar = Bar::counting("exporting", documents.len() as u64);
     for id in documents {
-        if let Err(error) = report.export(&store, id, args) {
-            report.failed.push((id.to_string(), format!("{error:#}")));
+        if let Err(error) = export.document(&store, id) {
+            export.report.failed.push((id.to_string(), format!("{error:#}")));
         }
-        bar.add(1, || format!("{} changes", report.changes));
+        bar.add(1, || format!("{} changes", export.report.changes));
     }
+    export.finish();
     drop(bar);
+    let report = export.report;
     if args.json {
         println!("{}", report.to_json(args));
     } else {
@@ -107,15 +101,16 @@ pub(crate) fn run(args: &ExportArgs, data_dir: &Path) -> Result<bool> {
 }
 
 /// Makes the folder, and in a NodeFS folder the id that automerge-repo knows it by.
-fn prepare(args: &ExportArgs) -> Result<()> {
+fn prepare(args: &ExportArgs) -> Result<Batch> {
     durable_file::create_folder(&args.to)?;
+    let mut batch = Batch::new(&args.to)?;
     let adapter_id = args.to.join("st/orage-adapter-id");
     if args.format == Format::Nodefs && !adapter_id.exists() {
-        durable_file::create_folder(durable_file::folder_of(&adapter_id))?;
         // Not ours: two servers of one id would be one to clients.
-        durable_file::write(&adapter_id, &args.to.join(UNFINISHED), random_uuid()?.as_bytes())?;
+        batch.add(adapter_id, random_uuid()?.as_bytes())?;
+        batch.finish()?;
     }
-    Ok(())
+    Ok(batch)
 }
 
 fn random_uuid() -> Result<String> {
@@ -127,25 +122,62 @@ fn random_uuid() -> Result<String> {
     Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
 }
 
-impl Report {
-    fn export(&mut self, store: &ReadOnlyStore, id: DocumentId, args: &ExportArgs) -> Result<()> {
+/// An export that is under way.
+struct Export<'a> {
+    args: &'a ExportArgs,
+    batch: Batch,
+    /// Documents in the batch, with how many changes and bytes each has.
+    pending: Vec<(DocumentId, u64, u64)>,
+    report: Report,
+}
+
+impl Export<'_> {
+    fn document(&mut self, store: &ReadOnlyStore, id: DocumentId) -> Result<()> {
         let checked = store.document(id)?.ok_or_else(|| anyhow!("there is no such document"))?;
         let whole = whole(checked)?;
-        self.quarantined += whole.stored.quarantined.len() as u64;
+        self.report.quarantined += whole.stored.quarantined.len() as u64;
         let document = whole.open(id)?;
-        self.orphans += document.orphan_count() as u64;
-        match write(id, whole, &document, args)? {
-            Done::Empty => self.empty += 1,
-            Done::Unchanged => self.unchanged += 1,
-            Done::Written(bytes) => {
-                self.written += 1;
-                self.changes += document.len() as u64;
-                self.bytes += bytes;
-            }
+        self.report.orphans += document.orphan_count() as u64;
+        if document.is_empty() {
+            self.report.empty += 1;
+            return Ok(());
+        }
+        let path = path(id, document.heads(), self.args);
+        if is_there(&path, &document, self.args)? {
+            self.report.unchanged += 1;
+            return Ok(());
+        }
+        let (saved, _) = snapshot::compact(id, whole.compactable())?;
+        self.batch
+            .add(path, &saved.document)
+            .with_context(|| format!("cannot write to {}", self.args.to.display()))?;
+        self.pending.push((id, saved.info.changes, saved.info.document_bytes));
+        if self.batch.is_full() {
+            self.finish();
         }
         Ok(())
     }
 
+    /// Only now the documents of the batch count as written.
+    fn finish(&mut self) {
+        let finished = self.batch.finish();
+        for (id, changes, bytes) in self.pending.drain(..) {
+            match &finished {
+                Ok(()) => {
+                    self.report.written += 1;
+                    self.report.changes += changes;
+                    self.report.bytes += bytes;
+                }
+                Err(error) => {
+                    let reason = format!("cannot write to {}: {error}", self.args.to.display());
+                    self.report.failed.push((id.to_string(), reason));
+                }
+            }
+        }
+    }
+}
+
+impl Report {
     fn to_text(&self, args: &ExportArgs) -> String {
         let mut out = format!("exported to   {}\n", args.to.display());
         let rows = [
@@ -200,32 +232,24 @@ fn whole(checked: CheckedDocument) -> Result<Whole> {
     }
 }
 
-fn write(id: DocumentId, whole: Whole, document: &Document, args: &ExportArgs) -> Result<Done> {
-    if document.is_empty() {
-        return Ok(Done::Empty);
-    }
-    let path = path(id, document.heads(), args);
-    let there = match fs::read(&path) {
-        Ok(bytes) => Some(Bytes::from(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+/// Whether the file holds the document as it is. Something else must not be there, unless it is to be replaced.
+fn is_there(path: &Path, document: &Document, args: &ExportArgs) -> Result<bool> {
+    let there = match fs::read(path) {
+        Ok(bytes) => Bytes::from(bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(anyhow!("cannot read {}: {error}", path.display())),
     };
     // The same heads stand for the same changes, whatever the bytes.
-    let is_same = there.as_ref().and_then(change::saved_heads).is_some_and(|heads| heads == document.heads());
-    if is_same {
-        return Ok(Done::Unchanged);
+    if change::saved_heads(&there).is_some_and(|heads| heads == document.heads()) {
+        return Ok(true);
     }
-    if there.is_some() && !args.overwrite {
+    if !args.overwrite {
         return Err(anyhow!(
             "{} is there and holds something else. Say --overwrite to replace it, or choose another folder with --to",
             path.display()
         ));
     }
-    let (saved, _) = snapshot::compact(id, whole.compactable())?;
-    durable_file::create_folder(durable_file::folder_of(&path))
-        .and_then(|()| durable_file::write(&path, &args.to.join(UNFINISHED), &saved.document))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(Done::Written(saved.document.len() as u64))
+    Ok(false)
 }
 
 fn path(id: DocumentId, heads: &[ChangeHash], args: &ExportArgs) -> PathBuf {

@@ -3,6 +3,7 @@
 mod backup;
 mod bench;
 mod doctor;
+mod durable_batch;
 mod durable_file;
 mod export;
 mod import;

@@ -51,6 +51,8 @@ type Wishes = ReadonlyMap<string, Wish>
 
 const RETRY_MS = 1000
 const WRITES_MAX = 16
+// Browsers' databases sometimes never answer. Then changes are better sent without having been stored.
+const DEADLINE_MS = 10_000
 
 /**
  * The changes that the server has not called durable, in durable storage on this device. Each turn's changes are
@@ -82,7 +84,7 @@ export class Outbox {
 
   /** Everything that was left by earlier sessions and other tabs. */
   load(): Promise<OutboxContents> {
-    return this.#store.load()
+    return this.#inTime(this.#store.load())
   }
 
   /** Keeps these changes until they are removed. */
@@ -154,7 +156,7 @@ export class Outbox {
     const wishes = this.#next
     this.#next = new Map()
     try {
-      await this.#store.write({ ...batchOf(wishes), strict: this.strict })
+      await this.#inTime(this.#store.write({ ...batchOf(wishes), strict: this.strict }))
       if (this.#retry === undefined) this.error = undefined
       this.#fulfil(wishes)
     } catch (error) {
@@ -164,6 +166,19 @@ export class Outbox {
         this.#retry = undefined
         this.#schedule()
       }, RETRY_MS)
+    }
+  }
+
+  async #inTime<T>(work: Promise<T>): Promise<T> {
+    let timer: unknown
+    const late = new Promise<never>((_, reject) => {
+      const error = new Error(`the outbox's store has not answered for ${DEADLINE_MS} ms`)
+      timer = this.#environment.setTimeout(() => reject(error), DEADLINE_MS)
+    })
+    try {
+      return await Promise.race([work, late])
+    } finally {
+      this.#environment.clearTimeout(timer)
     }
   }
 
