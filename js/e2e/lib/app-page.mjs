@@ -80,6 +80,11 @@ export class AppPage extends EventEmitter {
     }
   }
 
+  /** Puts in a text at once, as pasting does. */
+  async paste(text) {
+    await this.#page.keyboard.insertText(text)
+  }
+
   /** When the n-th character was typed, as the page says, or else as we do. */
   typedAt(index) {
     return this.edits.find(({ count }) => count === index + 1)?.at ?? this.typed[index].at

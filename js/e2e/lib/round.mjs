@@ -6,9 +6,9 @@ import { between, oneOf, randomFrom } from "./random.mjs"
 const ALPHABET = "abcdefghijklmnopqrstuvwxyz "
 const PAUSES_MS_MAX = [0, 15, 80, 200]
 
-/** Plays one round, and says what has become of what was typed. */
-export async function playRound(world, ending, seed) {
-  const scene = await setScene(world, ending, seed)
+/** Plays one round, and says what has become of what was typed. A new document is made by the page itself. */
+export async function playRound(world, ending, seed, { isNew = false } = {}) {
+  const scene = await setScene(world, ending, seed, isNew)
   const { page, typeAll } = scene
   const end = await ending.prepare(scene)
   await typeAll()
@@ -16,16 +16,15 @@ export async function playRound(world, ending, seed) {
   return judge(world, ending, scene, page)
 }
 
-async function setScene(world, ending, seed) {
+async function setScene(world, ending, seed, isNew) {
   const random = randomFrom(seed)
   const { server, line, profile, site } = world
   const url = ending.onLine ? line.url : server.url
-  const documentUrl = await createDocument(server.url, { text: "" })
-  const page = await world.page(documentUrl, { url })
+  const page = await world.page(isNew ? "new" : await createDocument(server.url, { text: "" }), { url })
   const rest = Array.from({ length: between(random, 5, 45) }, () => oneOf(random, [...ALPHABET]))
   const pauseMax = oneOf(random, PAUSES_MS_MAX)
   const type = count => page.type(rest.splice(0, count).join(""), () => between(random, 0, pauseMax))
-  const scene = { server, line, profile, site, random, page, url, documentUrl }
+  const scene = { server, line, profile, site, random, page, url, documentUrl: page.url }
   return Object.assign(scene, {
     typeAll: () => type(rest.length),
     typeSome: () => type(between(random, 0, rest.length - 1)),

@@ -5,14 +5,14 @@ import { complaints, playRound } from "./round.mjs"
 import { World } from "./world.mjs"
 
 /** Plays rounds with each client. Calls back after each, with what Highwater's client has done wrong in it. */
-export async function playRounds({ clients, names = Object.keys(endings), rounds, seed, onRound }) {
+export async function playRounds({ clients, names = Object.keys(endings), rounds, seed, isNew, onRound }) {
   const results = []
   for (const client of clients) {
     const world = await World.open(client)
     try {
       for (let round = 0; round < rounds; round++) {
         const name = names[round % names.length]
-        const result = { client, ending: name, seed: seed + round, ...(await play(world, name, seed + round)) }
+        const result = { client, ending: name, seed: seed + round, ...(await play(world, name, seed + round, isNew)) }
         results.push(result)
         onRound?.(result, client === "highwater" ? complaints(endings[name], result) : [])
       }
@@ -23,9 +23,9 @@ export async function playRounds({ clients, names = Object.keys(endings), rounds
   return results
 }
 
-async function play(world, name, seed) {
+async function play(world, name, seed, isNew) {
   try {
-    return await playRound(world, endings[name], seed)
+    return await playRound(world, endings[name], seed, { isNew })
   } catch (error) {
     error.message = `${world.client}, ${name}, seed ${seed}: ${error.message}\n${world.server.log}`
     throw error

@@ -1,6 +1,6 @@
 // Random rounds with both clients, and a table of what came of them.
 //
-//   npm run rounds -- [--rounds 200] [--client highwater] [--ending "tab closed"]
+//   npm run rounds -- [--rounds 200] [--client highwater] [--ending "tab closed"] [--new]
 //
 // HIGHWATER_SEED repeats a run. Exit code 1 if Highwater's client broke a promise.
 
@@ -14,6 +14,7 @@ const { values: options } = parseArgs({
     rounds: { type: "string", default: "200" },
     client: { type: "string", multiple: true, default: ["highwater", "stock"] },
     ending: { type: "string", multiple: true },
+    new: { type: "boolean", default: false },
   },
 })
 
@@ -24,6 +25,7 @@ const results = await playRounds({
   names: options.ending,
   rounds: Number(options.rounds),
   seed,
+  isNew: options.new,
   onRound(result, wrong) {
     console.log(JSON.stringify(result), wrong.join("; "))
     if (wrong.length > 0) process.exitCode = 1

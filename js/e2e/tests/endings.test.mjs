@@ -12,16 +12,21 @@ const count = Object.keys(endings).length
 // The long run is at least 200 rounds, and the same for the stock parts to compare with.
 const rounds = full ? count * Math.ceil(200 / count) : 2 * count
 
-test(`${rounds} random rounds of all ends of a page`, async context => {
+test(`${rounds} random rounds of all ends of a page`, context =>
+  play(context, { clients: full ? ["highwater", "stock"] : ["highwater"], rounds }))
+
+test("the same with documents that the page has just made", context =>
+  play(context, { clients: ["highwater"], rounds: full ? 5 * count : count, isNew: true }))
+
+async function play(context, options) {
   const seed = seedOfRun()
   context.diagnostic(`HIGHWATER_SEED=${seed}`)
   const wrong = []
   const results = await playRounds({
-    clients: full ? ["highwater", "stock"] : ["highwater"],
-    rounds,
+    ...options,
     seed,
     onRound: (result, complaints) => wrong.push(...complaints.map(one => `${result.ending}, seed ${result.seed}: ${one}`)),
   })
   console.log(tableOf(results))
   assert.deepEqual(wrong, [])
-})
+}
