@@ -11,6 +11,8 @@ use crate::{npm, pages, tidy, tools};
 
 const INTEROP: &str = "js/interop";
 const E2E: &str = "js/e2e";
+/// To compare with.
+const NODE_SERVER: &str = "bench/peers/node";
 const INTEROP_OLD: &str = "js/interop-old";
 
 pub(crate) fn test(full: bool) -> Result<()> {
@@ -81,6 +83,9 @@ fn test_frontends(steps: &mut Steps, full: bool) {
     });
     steps.step("closing tabs in a browser", || {
         npm::install(E2E)?;
+        if full {
+            npm::install(NODE_SERVER)?;
+        }
         npm::script(E2E, "build", &[])?;
         npm::script(E2E, "test", &environment(full, Some(&chromium)))
     });

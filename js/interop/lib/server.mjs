@@ -23,8 +23,8 @@ export function highwaterBinary() {
   return found
 }
 
-function commandLine(port, dataDir) {
-  if (serverKind === "node") {
+function commandLine(kind, port, dataDir) {
+  if (kind === "node") {
     const script = `${root}bench/peers/node/server.mjs`
     return [process.execPath, [script, "--gossip", "--port", `${port}`, "--data-dir", dataDir]]
   }
@@ -37,10 +37,11 @@ export class Server extends EventEmitter {
   #log = []
   port = 0
 
-  constructor(dataDir) {
+  constructor(dataDir, kind = serverKind) {
     super()
     this.setMaxListeners(100)
     this.dataDir = dataDir
+    this.kind = kind
   }
 
   get url() {
@@ -56,7 +57,7 @@ export class Server extends EventEmitter {
   }
 
   async start() {
-    const [program, args] = commandLine(this.port, this.dataDir)
+    const [program, args] = commandLine(this.kind, this.port, this.dataDir)
     // Documents are compacted as soon as they have a few changes, so that everything here happens to compacted ones too.
     const env = { HIGHWATER_COMPACT_CHANGES_MIN: "20", ...process.env }
     const child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] })

@@ -7,11 +7,15 @@ const META = "meta"
 const SERVER_ID = "serverId"
 const SYNCED = "synced"
 
+/** A change with its place in the order of writing: when, and which one of that millisecond. */
+type Row = OutboxChange & { readonly order: readonly [at: number, count: number] }
+
 /** An outbox in the browser's IndexedDB. `name` is the database's; servers must not share one. */
 export class IndexedDBStore implements OutboxStore {
   readonly #name: string
   readonly #factory: IDBFactory
   #database: Promise<IDBDatabase> | undefined
+  #order: Row["order"] = [0, 0]
 
   constructor(name: string, factory: IDBFactory = indexedDB) {
     this.#name = name
@@ -20,13 +24,14 @@ export class IndexedDBStore implements OutboxStore {
 
   async load(): Promise<OutboxContents> {
     const transaction = (await this.#open()).transaction([CHANGES, DOCUMENTS, META], "readonly")
-    const [changes, heads, ids, serverId] = await Promise.all([
-      result<OutboxChange[]>(transaction.objectStore(CHANGES).getAll()),
+    const [rows, heads, ids, serverId] = await Promise.all([
+      result<Row[]>(transaction.objectStore(CHANGES).getAll()),
       result<string[][]>(transaction.objectStore(DOCUMENTS).getAll()),
       result<IDBValidKey[]>(transaction.objectStore(DOCUMENTS).getAllKeys()),
       result<string | undefined>(transaction.objectStore(META).get(SERVER_ID)),
     ])
     const durableHeads = new Map(ids.map((id, at) => [String(id), heads[at]!]))
+    const changes = rows.sort(byOrder).map(({ order: _, ...change }) => change)
     return { changes, durableHeads, serverId }
   }
 
@@ -37,22 +42,14 @@ export class IndexedDBStore implements OutboxStore {
     })
     const done = finished(transaction)
     const changes = transaction.objectStore(CHANGES)
-    const byHash = changes.index("hash")
-    for (const change of put) {
-      byHash.getKey([change.documentId, change.hash]).onsuccess = event => {
-        if ((event.target as IDBRequest).result === undefined) changes.add(change)
-      }
-    }
-    for (const { documentId, hash } of remove) {
-      byHash.getKey([documentId, hash]).onsuccess = event => {
-        const key = (event.target as IDBRequest).result
-        if (key !== undefined) changes.delete(key)
-      }
-    }
+    for (const change of put) changes.put({ ...change, order: this.#nextOrder() } satisfies Row)
+    for (const { documentId, hash } of remove) changes.delete([documentId, hash])
     for (const [documentId, heads] of durableHeads) transaction.objectStore(DOCUMENTS).put([...heads], documentId)
     if (serverId !== undefined) transaction.objectStore(META).put(serverId, SERVER_ID)
     // A transaction that writes nothing need not reach the disk.
     if (strict) transaction.objectStore(META).put(true, SYNCED)
+    // Nothing here waits for an answer, so from here on the browser finishes it also if this page is killed.
+    transaction.commit?.()
     await done
   }
 
@@ -60,6 +57,14 @@ export class IndexedDBStore implements OutboxStore {
   async close(): Promise<void> {
     ;(await this.#database)?.close()
     this.#database = undefined
+  }
+
+  /** The order of writing is the causal order within a document. */
+  #nextOrder(): Row["order"] {
+    const [at, count] = this.#order
+    const now = Date.now()
+    this.#order = now > at ? [now, 0] : [at, count + 1]
+    return this.#order
   }
 
   #open(): Promise<IDBDatabase> {
@@ -72,9 +77,7 @@ export class IndexedDBStore implements OutboxStore {
   async #openAnew(): Promise<IDBDatabase> {
     const request = this.#factory.open(this.#name, VERSION)
     request.onupgradeneeded = () => {
-      // Keys that count up keep the order of writing, which is the causal order within a document.
-      const changes = request.result.createObjectStore(CHANGES, { autoIncrement: true })
-      changes.createIndex("hash", ["documentId", "hash"], { unique: true })
+      request.result.createObjectStore(CHANGES, { keyPath: ["documentId", "hash"] })
       request.result.createObjectStore(DOCUMENTS)
       request.result.createObjectStore(META)
     }
@@ -87,6 +90,10 @@ export class IndexedDBStore implements OutboxStore {
     }
     return database
   }
+}
+
+function byOrder({ order: [at, count] }: Row, { order: [otherAt, otherCount] }: Row): number {
+  return at - otherAt || count - otherCount
 }
 
 function result<T>(request: IDBRequest<T>): Promise<T> {

@@ -32,7 +32,10 @@ export interface OutboxBatch {
   readonly strict: boolean
 }
 
-/** Where an outbox is kept. A failed write rejects, and is then tried again with what came since. */
+/**
+ * Where an outbox is kept. Batches take effect in the order in which they are handed over, also when several are
+ * under way. A failed write rejects, and is then tried again with what came since.
+ */
 export interface OutboxStore {
   /** Everything that was written. */
   load(): Promise<OutboxContents>
@@ -40,30 +43,37 @@ export interface OutboxStore {
   write(batch: OutboxBatch): Promise<void>
 }
 
-type Puts = Map<string, { row: OutboxChange; change: PendingChange }>
-type Removes = Map<string, { documentId: string; hash: string }>
-type DurableHeads = Map<string, readonly string[]>
+/** The last that was said about one thing in the store: it is to be there, or not. */
+type Wish =
+  | { readonly put: OutboxChange; readonly change: PendingChange }
+  | { readonly remove: { readonly documentId: string; readonly hash: string } }
+  | { readonly heads: readonly [documentId: string, heads: readonly string[]] }
+  | { readonly serverId: string }
+
+type Wishes = ReadonlyMap<string, Wish>
 
 const RETRY_MS = 1000
 const SYNC_MS = 1000
 const NOTHING = { put: [], remove: [], durableHeads: new Map<string, readonly string[]>() }
+const WRITES_MAX = 16
 // Browsers' databases sometimes never answer. Then changes are better sent without having been stored.
 const DEADLINE_MS = 10_000
 
 /**
- * The changes that the server has not called durable, in durable storage on this device. While one write is
- * on its way, the next one fills: so a change is written at once, and a burst of them together.
+ * The changes that the server has not called durable, in durable storage on this device. Each turn's changes are
+ * written together and at once: nothing waits for an earlier write, as the page may be gone before that is done.
  */
 export class Outbox {
   readonly #store: OutboxStore
   readonly #environment: Environment
   readonly #writer: string
   readonly #onStored: () => void
-  #put: Puts = new Map()
-  #remove: Removes = new Map()
-  #durableHeads: DurableHeads = new Map()
-  #serverId: string | undefined
-  #writing: Promise<void> | undefined
+  /** Everything that no write has made true yet. */
+  readonly #open = new Map<string, Wish>()
+  /** That of it which no write is under way for. */
+  #next = new Map<string, Wish>()
+  readonly #writes = new Set<Promise<void>>()
+  #isScheduled = false
   #retry: unknown
   #syncTimer: unknown
   /** Whether changes have to survive a power cut: there is no server to send to. */
@@ -87,59 +97,65 @@ export class Outbox {
   put(documentId: string, changes: readonly PendingChange[]): void {
     for (const change of changes) {
       const { hash, deps, bytes, since } = change
-      const row = { documentId, hash, deps, bytes, since, writer: this.#writer }
-      this.#remove.delete(keyOf(documentId, hash))
-      this.#put.set(keyOf(documentId, hash), { row, change })
+      const put = { documentId, hash, deps, bytes, since, writer: this.#writer }
+      this.#wish(`change ${documentId} ${hash}`, { put, change })
     }
-    this.#write()
   }
 
   /** The server has these. */
   remove(documentId: string, hashes: Iterable<string>): void {
-    for (const hash of hashes) {
-      this.#put.delete(keyOf(documentId, hash))
-      this.#remove.set(keyOf(documentId, hash), { documentId, hash })
-    }
-    this.#write()
+    for (const hash of hashes) this.#wish(`change ${documentId} ${hash}`, { remove: { documentId, hash } })
   }
 
   /** All of the document up to these heads is on the server. */
   setDurableHeads(documentId: string, heads: readonly string[]): void {
-    this.#durableHeads.set(documentId, heads)
-    this.#write()
+    this.#wish(`heads ${documentId}`, { heads: [documentId, heads] })
   }
 
   /** The server that durable heads are of. */
   setServerId(serverId: string): void {
-    this.#serverId = serverId
-    this.#write()
+    this.#wish("server", { serverId })
   }
 
   /** Whether a change was handed over that is not stored yet, and no write has failed. */
   get isBusy(): boolean {
-    return this.error === undefined && this.#writing !== undefined
+    return this.error === undefined && [...this.#open.values()].some(isPut)
   }
 
-  /** Resolves when what was handed over is stored, or could not be. Never rejects. */
-  async settled(): Promise<void> {
-    while (this.isBusy) await this.#writing
+  /** Resolves when the changes that were handed over until now are stored, or could not be. Never rejects. */
+  stored(): Promise<void> {
+    return this.#done(isPut)
   }
 
-  #write(): void {
-    if (this.#writing || this.#retry !== undefined) return
+  /** Resolves when everything that was handed over until now is stored, or could not be. Never rejects. */
+  settled(): Promise<void> {
+    return this.#done(() => true)
+  }
+
+  async #done(counts: (wish: Wish) => boolean): Promise<void> {
+    const wanted = [...this.#open].filter(([, wish]) => counts(wish))
+    const isOpen = () => wanted.some(([key, wish]) => this.#open.get(key) === wish)
+    while (this.error === undefined && isOpen()) await Promise.race(this.#writes)
+  }
+
+  #wish(key: string, wish: Wish): void {
+    this.#open.set(key, wish)
+    this.#next.set(key, wish)
+    this.#schedule()
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled || this.#retry !== undefined || this.#writes.size >= WRITES_MAX) return
+    this.#isScheduled = true
     // A turn later, so that the changes of one burst go together.
-    this.#writing = Promise.resolve().then(() => this.#writeAll())
-  }
-
-  async #writeAll(): Promise<void> {
-    try {
-      let succeeded = true
-      while (succeeded && this.#hasWork) succeeded = await this.#writeOnce()
-    } finally {
-      this.#writing = undefined
+    const write = Promise.resolve().then(() => this.#write())
+    this.#writes.add(write)
+    void write.then(() => {
+      this.#writes.delete(write)
       this.#onStored()
       if (this.strict) this.#syncLater()
-    }
+      if (this.#next.size > 0) this.#schedule()
+    })
   }
 
   /** Offline, the disk is told once in a while to keep what was written, also through a power cut. */
@@ -153,33 +169,21 @@ export class Outbox {
     }, SYNC_MS)
   }
 
-  get #hasWork(): boolean {
-    return this.#put.size + this.#remove.size + this.#durableHeads.size > 0 || this.#serverId !== undefined
-  }
-
-  async #writeOnce(): Promise<boolean> {
-    const [put, remove, durableHeads, serverId] = [this.#put, this.#remove, this.#durableHeads, this.#serverId]
-    this.#put = new Map()
-    this.#remove = new Map()
-    this.#durableHeads = new Map()
-    this.#serverId = undefined
+  async #write(): Promise<void> {
+    this.#isScheduled = false
+    const wishes = this.#next
+    this.#next = new Map()
     try {
-      const rows = [...put.values()].map(({ row }) => row)
-      const batch = { put: rows, remove: [...remove.values()], durableHeads, serverId, strict: false }
-      await this.#inTime(this.#store.write(batch))
-      for (const { change } of put.values()) change.stored = true
-      this.error = undefined
-      if (put.size > 0) this.#onStored()
-      return true
+      await this.#inTime(this.#store.write({ ...batchOf(wishes), strict: false }))
+      if (this.#retry === undefined) this.error = undefined
+      this.#fulfil(wishes)
     } catch (error) {
-      this.#giveBack(put, remove, durableHeads)
-      this.#serverId ??= serverId
+      this.#giveBack(wishes)
       this.error = error
-      this.#retry = this.#environment.setTimeout(() => {
+      this.#retry ??= this.#environment.setTimeout(() => {
         this.#retry = undefined
-        this.#write()
+        this.#schedule()
       }, RETRY_MS)
-      return false
     }
   }
 
@@ -196,15 +200,28 @@ export class Outbox {
     }
   }
 
+  #fulfil(wishes: Wishes): void {
+    for (const [key, wish] of wishes) {
+      if (this.#open.get(key) === wish) this.#open.delete(key)
+      if ("put" in wish) wish.change.stored = true
+    }
+  }
+
   /** What could not be written is written next time, unless something newer was said about it. */
-  #giveBack(put: Puts, remove: Removes, durableHeads: DurableHeads): void {
-    const [newPut, newRemove] = [this.#put, this.#remove]
-    this.#put = new Map([...put].filter(([key]) => !newRemove.has(key)).concat([...newPut]))
-    this.#remove = new Map([...remove].filter(([key]) => !newPut.has(key)).concat([...newRemove]))
-    this.#durableHeads = new Map([...durableHeads, ...this.#durableHeads])
+  #giveBack(wishes: Wishes): void {
+    const still = [...wishes].filter(([key, wish]) => this.#open.get(key) === wish)
+    this.#next = new Map([...still, ...this.#next])
   }
 }
 
-function keyOf(documentId: string, hash: string): string {
-  return `${documentId} ${hash}`
+const isPut = (wish: Wish): boolean => "put" in wish
+
+function batchOf(wishes: Wishes): Omit<OutboxBatch, "strict"> {
+  const all = [...wishes.values()]
+  return {
+    put: all.flatMap(wish => ("put" in wish ? [wish.put] : [])),
+    remove: all.flatMap(wish => ("remove" in wish ? [wish.remove] : [])),
+    durableHeads: new Map(all.flatMap(wish => ("heads" in wish ? [wish.heads] : []))),
+    serverId: all.flatMap(wish => ("serverId" in wish ? [wish.serverId] : []))[0],
+  }
 }

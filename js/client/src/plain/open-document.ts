@@ -268,7 +268,7 @@ export class PlainDocument<T> implements SaveStatusSource {
     if (this.#isSending) return
     this.#isSending = true
     void Promise.resolve()
-      .then(() => this.#outbox?.settled())
+      .then(() => this.#outbox?.stored())
       .then(() => {
         this.#isSending = false
         this.#send()

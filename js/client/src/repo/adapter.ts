@@ -202,11 +202,12 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     if (this.#connection.state !== "open") return
     if (this.#held.length === 0 && !this.#outbox?.isBusy) return void this.#sendNow(message)
     this.#held.push(message)
-    if (this.#held.length === 1) void this.#outbox?.settled().then(() => this.#sendHeld())
+    void this.#outbox?.stored().then(() => this.#sendHeld(message))
   }
 
-  #sendHeld(): void {
-    for (const message of this.#held.splice(0)) this.#sendNow(message)
+  /** Sends what is held up to this message, which may carry all that is stored by now. */
+  #sendHeld(last: Message): void {
+    for (const message of this.#held.splice(0, this.#held.indexOf(last) + 1)) this.#sendNow(message)
   }
 
   #sendNow(message: object): boolean {
@@ -305,7 +306,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
       void this.#environment.persistStorage?.().catch(() => false)
     }
     const { peerId, remotePeerId } = this
-    if (peerId && remotePeerId) void this.#prompter.prompt(documentId, () => this.#outbox?.settled())
+    if (peerId && remotePeerId) void this.#prompter.prompt(documentId, () => this.#outbox?.stored())
   }
 
   #onStateChange(state: ConnectionState): void {

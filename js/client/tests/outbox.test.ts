@@ -1,0 +1,90 @@
+// What an outbox hands to its store, and when.
+
+import { expect, it } from "vitest"
+import type { PendingChange } from "../src/core/ledger.js"
+import { Outbox, type OutboxBatch, type OutboxContents, type OutboxStore } from "../src/core/outbox.js"
+import { FakeServer } from "./fake/server.js"
+import { pass, useFakeTime } from "./fake/time.js"
+import { environment } from "./fake/world.js"
+
+/** Writes end when the test says so. */
+class SlowStore implements OutboxStore {
+  readonly batches: OutboxBatch[] = []
+  readonly ends: Array<(error?: Error) => void> = []
+
+  load(): Promise<OutboxContents> {
+    return Promise.reject(new Error("not used"))
+  }
+
+  write(batch: OutboxBatch): Promise<void> {
+    this.batches.push(batch)
+    return new Promise((resolve, reject) => this.ends.push(error => (error ? reject(error) : resolve())))
+  }
+
+  get puts(): string[][] {
+    return this.batches.map(({ put }) => put.map(({ hash }) => hash))
+  }
+}
+
+const change = (hash: string): PendingChange => ({ hash, deps: [], bytes: new Uint8Array(), since: 0, stored: false })
+
+function world() {
+  useFakeTime()
+  const store = new SlowStore()
+  return { store, outbox: new Outbox(store, environment(new FakeServer().line()), "me", () => {}) }
+}
+
+it("does not let a change wait until an earlier write is done", async () => {
+  const { store, outbox } = world()
+  outbox.put("doc", [change("1"), change("2")])
+  await pass(0)
+  outbox.put("doc", [change("3")])
+  await pass(0)
+  expect(store.puts).toEqual([["1", "2"], ["3"]])
+})
+
+it("has a bound for the writes under way, and collects what comes then", async () => {
+  const { store, outbox } = world()
+  for (let n = 0; n < 100; n++) {
+    outbox.put("doc", [change(`${n}`)])
+    await pass(0)
+  }
+  const atOnce = store.puts.length
+  expect(atOnce).toBeLessThan(20)
+  store.ends[0]!()
+  await pass(0)
+  expect(store.puts).toHaveLength(atOnce + 1)
+  expect(store.puts.flat()).toHaveLength(100)
+})
+
+it("says that changes are stored when theirs are, whatever else is under way", async () => {
+  const { store, outbox } = world()
+  const first = change("1")
+  outbox.put("doc", [first])
+  await pass(0)
+  let isStored = false
+  void outbox.stored().then(() => (isStored = true))
+  outbox.put("doc", [change("2")])
+  await pass(0)
+  expect(isStored).toBe(false)
+  store.ends[0]!()
+  await pass(0)
+  expect([isStored, first.stored, outbox.isBusy]).toEqual([true, true, true])
+})
+
+it("writes again what failed, but not what has been removed since", async () => {
+  const { store, outbox } = world()
+  outbox.put("doc", [change("1"), change("2")])
+  await pass(0)
+  outbox.remove("doc", ["1"])
+  await pass(0)
+  store.ends[1]!()
+  store.ends[0]!(new Error("disk full"))
+  await pass(0)
+  expect(outbox.error).toBeDefined()
+  await pass(1000)
+  expect(store.puts).toEqual([["1", "2"], [], ["2"]])
+  store.ends[2]!()
+  await pass(0)
+  expect([outbox.error, outbox.isBusy]).toEqual([undefined, false])
+})
