@@ -1,0 +1,46 @@
+import { joinChunks } from "./changes.js"
+import type { Environment } from "./environment.js"
+import type { RejectedChange } from "./errors.js"
+import type { PendingChange } from "./ledger.js"
+import { withToken } from "./token.js"
+
+/** What the server says about posted changes. */
+export interface PostedChanges {
+  /** Durable, with all their ancestors. */
+  readonly durable: readonly string[]
+  /** Refused for good. */
+  readonly rejected: readonly RejectedChange[]
+}
+
+/** Where the changes of a document are posted: on the WebSocket's host, over HTTP. */
+export function changesUrl(webSocketUrl: string, documentId: string, token: string | undefined): string {
+  const url = new URL(`/v1/docs/${encodeURIComponent(documentId)}/changes`, webSocketUrl)
+  url.protocol = url.protocol === "wss:" ? "https:" : "http:"
+  return withToken(url.href, token)
+}
+
+/**
+ * Posts changes. Posting twice does no harm. Undefined if the server did not answer, or not with success:
+ * then nothing is known.
+ */
+export async function postChanges(
+  fetch: NonNullable<Environment["fetch"]>,
+  url: string,
+  changes: readonly PendingChange[],
+  keepalive: boolean
+): Promise<PostedChanges | undefined> {
+  try {
+    const response = await fetch(url, {
+      method: "POST",
+      body: joinChunks(changes.map(({ bytes }) => bytes)),
+      // This type spares a browser the question whether it may post to another origin.
+      headers: { "content-type": "text/plain" },
+      keepalive,
+    })
+    if (!response.ok) return undefined
+    const { durable = [], rejected = [] } = (await response.json()) as Partial<PostedChanges>
+    return { durable, rejected }
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,102 @@
+import type { OutboxBatch, OutboxChange, OutboxContents, OutboxStore } from "./outbox.js"
+
+const VERSION = 1
+const CHANGES = "changes"
+const DOCUMENTS = "documents"
+const META = "meta"
+const SERVER_ID = "serverId"
+
+/** An outbox in the browser's IndexedDB. `name` is the database's; servers must not share one. */
+export class IndexedDBStore implements OutboxStore {
+  readonly #name: string
+  readonly #factory: IDBFactory
+  #database: Promise<IDBDatabase> | undefined
+
+  constructor(name: string, factory: IDBFactory = indexedDB) {
+    this.#name = name
+    this.#factory = factory
+  }
+
+  async load(): Promise<OutboxContents> {
+    const transaction = (await this.#open()).transaction([CHANGES, DOCUMENTS, META], "readonly")
+    const [changes, heads, ids, serverId] = await Promise.all([
+      result<OutboxChange[]>(transaction.objectStore(CHANGES).getAll()),
+      result<string[][]>(transaction.objectStore(DOCUMENTS).getAll()),
+      result<IDBValidKey[]>(transaction.objectStore(DOCUMENTS).getAllKeys()),
+      result<string | undefined>(transaction.objectStore(META).get(SERVER_ID)),
+    ])
+    const durableHeads = new Map(ids.map((id, at) => [String(id), heads[at]!]))
+    return { changes, durableHeads, serverId }
+  }
+
+  async write({ put, remove, durableHeads, serverId, strict }: OutboxBatch): Promise<void> {
+    const database = await this.#open()
+    const transaction = database.transaction([CHANGES, DOCUMENTS, META], "readwrite", {
+      durability: strict ? "strict" : "relaxed",
+    })
+    const done = finished(transaction)
+    const changes = transaction.objectStore(CHANGES)
+    const byHash = changes.index("hash")
+    for (const change of put) {
+      byHash.getKey([change.documentId, change.hash]).onsuccess = event => {
+        if ((event.target as IDBRequest).result === undefined) changes.add(change)
+      }
+    }
+    for (const { documentId, hash } of remove) {
+      byHash.getKey([documentId, hash]).onsuccess = event => {
+        const key = (event.target as IDBRequest).result
+        if (key !== undefined) changes.delete(key)
+      }
+    }
+    for (const [documentId, heads] of durableHeads) transaction.objectStore(DOCUMENTS).put([...heads], documentId)
+    if (serverId !== undefined) transaction.objectStore(META).put(serverId, SERVER_ID)
+    await done
+  }
+
+  /** Closes the database. */
+  async close(): Promise<void> {
+    ;(await this.#database)?.close()
+    this.#database = undefined
+  }
+
+  #open(): Promise<IDBDatabase> {
+    this.#database ??= this.#openAnew()
+    // A failed attempt must not be the last one.
+    this.#database.catch(() => (this.#database = undefined))
+    return this.#database
+  }
+
+  async #openAnew(): Promise<IDBDatabase> {
+    const request = this.#factory.open(this.#name, VERSION)
+    request.onupgradeneeded = () => {
+      // Keys that count up keep the order of writing, which is the causal order within a document.
+      const changes = request.result.createObjectStore(CHANGES, { autoIncrement: true })
+      changes.createIndex("hash", ["documentId", "hash"], { unique: true })
+      request.result.createObjectStore(DOCUMENTS)
+      request.result.createObjectStore(META)
+    }
+    const database = await result(request)
+    // Browsers close it under memory pressure, and when a newer version of the application opens it.
+    database.onclose = () => (this.#database = undefined)
+    database.onversionchange = () => {
+      database.close()
+      this.#database = undefined
+    }
+    return database
+  }
+}
+
+function result<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result)
+    request.onerror = () => reject(request.error)
+  })
+}
+
+function finished(transaction: IDBTransaction): Promise<void> {
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve()
+    transaction.onabort = () => reject(transaction.error)
+    transaction.onerror = () => reject(transaction.error)
+  })
+}

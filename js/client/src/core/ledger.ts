@@ -1,0 +1,138 @@
+import type { Change } from "./changes.js"
+import type { RejectedChange } from "./errors.js"
+
+/** A change that the server has not called durable, as the outbox keeps it. */
+export interface OwedChange extends Change {
+  /** When it was made or found, in milliseconds since 1970. */
+  readonly since: number
+}
+
+/** A change that the server has not called durable. */
+export interface PendingChange extends OwedChange {
+  /** Whether it is in durable storage on this device. */
+  stored: boolean
+}
+
+/**
+ * What one document owes the server, by change hash.
+ *
+ * Everything here rests on one fact: what the server calls durable is durable with all its ancestors. So the
+ * changes that are not durable are closed upwards, and those that a durable hash settles are found by walking
+ * down from it through pending changes only.
+ */
+export class Ledger {
+  /** In causal order, as a Map keeps the order in which changes were added. */
+  readonly #pending = new Map<string, PendingChange>()
+  readonly #rejected = new Map<string, string>()
+  /** Durable hashes that are not in the document yet. What they stand on is not known until they are. */
+  readonly #ahead = new Set<string>()
+
+  /** The changes that are not durable, in causal order. */
+  get pending(): ReadonlyMap<string, PendingChange> {
+    return this.#pending
+  }
+
+  /** Whether the server has named durable changes that are not here yet. */
+  get isBehind(): boolean {
+    return this.#ahead.size > 0
+  }
+
+  /** Takes changes that were made here or came from elsewhere. Returns those that were not pending before. */
+  add(changes: readonly Change[], now: number): PendingChange[] {
+    const added: PendingChange[] = []
+    for (const change of changes) {
+      if (this.#pending.has(change.hash)) continue
+      const pending = { ...change, since: now, stored: false }
+      this.#pending.set(change.hash, pending)
+      added.push(pending)
+    }
+    return added
+  }
+
+  /** Takes what the outbox kept from an earlier session. */
+  restore(changes: readonly OwedChange[]): void {
+    for (const change of changes) {
+      if (!this.#pending.has(change.hash)) this.#pending.set(change.hash, { ...change, stored: true })
+    }
+  }
+
+  /** Whether the server has named this change durable before it was here. */
+  isAhead(hash: string): boolean {
+    return this.#ahead.has(hash)
+  }
+
+  /** The server has these changes and all their ancestors. `isHere` tells which of them the document has. */
+  markDurable(hashes: readonly string[], isHere: (hash: string) => boolean): PendingChange[] {
+    const settled: PendingChange[] = []
+    for (const hash of hashes) {
+      if (this.#pending.has(hash) || isHere(hash)) settled.push(...this.#settle(hash))
+      else this.#ahead.add(hash)
+    }
+    return settled
+  }
+
+  /** Looks again which of the named changes have arrived. */
+  catchUp(isHere: (hash: string) => boolean): PendingChange[] {
+    const arrived = [...this.#ahead].filter(isHere)
+    for (const hash of arrived) this.#ahead.delete(hash)
+    return arrived.flatMap(hash => this.#settle(hash))
+  }
+
+  /** Exactly these changes are not durable. Those that were pending before keep their age. Returns those that are settled. */
+  replace(changes: readonly Change[], now: number): PendingChange[] {
+    const before = new Map(this.#pending)
+    this.#pending.clear()
+    for (const change of changes) {
+      this.#pending.set(change.hash, before.get(change.hash) ?? { ...change, since: now, stored: false })
+    }
+    for (const hash of this.#rejected.keys()) if (!this.#pending.has(hash)) this.#rejected.delete(hash)
+    return [...before.values()].filter(({ hash }) => !this.#pending.has(hash))
+  }
+
+  /** Forgets what the server said: it is another server, or not the one it was. */
+  doubt(): void {
+    this.#ahead.clear()
+    this.#rejected.clear()
+  }
+
+  /** The server will never take these changes. */
+  reject(changes: readonly RejectedChange[]): void {
+    for (const { hash, reason } of changes) if (this.#pending.has(hash)) this.#rejected.set(hash, reason)
+  }
+
+  /** The pending changes that the server refused. */
+  get rejected(): RejectedChange[] {
+    return [...this.#rejected].map(([hash, reason]) => ({ hash, reason }))
+  }
+
+  /** Of these changes, those that can still become durable: neither refused nor built on what was. */
+  hopeful(hashes: Iterable<string> = this.#pending.keys()): string[] {
+    if (this.#rejected.size === 0) return [...hashes].filter(hash => this.#pending.has(hash))
+    const lost = new Set<string>()
+    for (const { hash, deps } of this.#pending.values()) {
+      if (this.#rejected.has(hash) || deps.some(dep => lost.has(dep))) lost.add(hash)
+    }
+    return [...hashes].filter(hash => this.#pending.has(hash) && !lost.has(hash))
+  }
+
+  /** When the oldest pending change was made. */
+  get oldest(): number | undefined {
+    let oldest: number | undefined
+    for (const { since } of this.#pending.values()) oldest = oldest === undefined ? since : Math.min(oldest, since)
+    return oldest
+  }
+
+  #settle(durable: string): PendingChange[] {
+    const settled: PendingChange[] = []
+    const stack = [durable]
+    for (let hash = stack.pop(); hash !== undefined; hash = stack.pop()) {
+      const change = this.#pending.get(hash)
+      if (!change) continue
+      this.#pending.delete(hash)
+      this.#rejected.delete(hash)
+      settled.push(change)
+      stack.push(...change.deps)
+    }
+    return settled
+  }
+}

@@ -1,0 +1,15 @@
+/** Functions that want to hear of changes. `add` returns its own undo. */
+export class Listeners<Arguments extends unknown[] = []> {
+  readonly #all = new Set<(...args: Arguments) => void>()
+
+  add(listener: (...args: Arguments) => void): () => void {
+    this.#all.add(listener)
+    return () => {
+      this.#all.delete(listener)
+    }
+  }
+
+  notify(...args: Arguments): void {
+    for (const listener of [...this.#all]) listener(...args)
+  }
+}

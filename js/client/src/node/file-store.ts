@@ -1,0 +1,141 @@
+import { open, readFile, rename, type FileHandle } from "node:fs/promises"
+import { dirname } from "node:path"
+import type { OutboxBatch, OutboxChange, OutboxContents, OutboxStore } from "../core/outbox.js"
+
+interface Line {
+  put?: Array<Omit<OutboxChange, "bytes"> & { bytes: string }>
+  remove?: Array<[documentId: string, hash: string]>
+  durableHeads?: Array<[documentId: string, heads: readonly string[]]>
+  serverId?: string
+}
+
+interface State {
+  changes: Map<string, OutboxChange>
+  durableHeads: Map<string, readonly string[]>
+  serverId: string | undefined
+}
+
+// The log is written anew when it has grown to this many times what it holds.
+const GROWTH_MAX = 4
+const LINES_MIN = 1000
+
+/**
+ * An outbox in one file: a line of JSON for each batch, and a sync to disk after it. One process at a time
+ * may use a file.
+ */
+export class FileOutboxStore implements OutboxStore {
+  readonly #path: string
+  #state: State | undefined
+  #file: FileHandle | undefined
+  #lines = 0
+  #last: Promise<void> = Promise.resolve()
+
+  constructor(path: string) {
+    this.#path = path
+  }
+
+  load(): Promise<OutboxContents> {
+    return this.#inTurn(() => this.#load())
+  }
+
+  write(batch: OutboxBatch): Promise<void> {
+    return this.#inTurn(() => this.#append(batch))
+  }
+
+  /** Closes the file. */
+  close(): Promise<void> {
+    return this.#inTurn(() => this.#close())
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#last.then(work)
+    this.#last = done.then(
+      () => {},
+      () => {}
+    )
+    return done
+  }
+
+  async #load(): Promise<OutboxContents> {
+    const { changes, durableHeads, serverId } = await this.#open()
+    return { changes: [...changes.values()], durableHeads: new Map(durableHeads), serverId }
+  }
+
+  async #append(batch: OutboxBatch): Promise<void> {
+    const state = await this.#open()
+    const line = toLine(batch)
+    try {
+      await this.#file!.appendFile(`${JSON.stringify(line)}\n`)
+      await this.#file!.datasync()
+    } catch (error) {
+      // What a failed write has left in the file is not known: it is read anew before the next one.
+      await this.#close().catch(() => {})
+      throw error
+    }
+    apply(state, line)
+    this.#lines += 1
+    if (this.#lines > LINES_MIN && this.#lines > GROWTH_MAX * state.changes.size) await this.#compact(state)
+  }
+
+  async #close(): Promise<void> {
+    const file = this.#file
+    this.#file = undefined
+    this.#state = undefined
+    await file?.close()
+  }
+
+  async #open(): Promise<State> {
+    if (this.#state) return this.#state
+    const state: State = { changes: new Map(), durableHeads: new Map(), serverId: undefined }
+    const text = await readFile(this.#path, "utf8").catch(error => {
+      if (error.code === "ENOENT") return ""
+      throw error
+    })
+    // A process that died while it wrote leaves half a line at the end. It was never called stored.
+    const lines = text.split("\n").slice(0, -1)
+    for (const line of lines) apply(state, JSON.parse(line))
+    await this.#compact(state)
+    this.#state = state
+    return state
+  }
+
+  async #compact(state: State): Promise<void> {
+    const fresh = `${this.#path}.new`
+    const file = await open(fresh, "w")
+    const { changes, durableHeads, serverId } = state
+    const all = toLine({ put: [...changes.values()], remove: [], durableHeads, serverId, strict: true })
+    await file.appendFile(`${JSON.stringify(all)}\n`)
+    await file.sync()
+    await rename(fresh, this.#path)
+    await syncFolder(dirname(this.#path))
+    await this.#file?.close()
+    this.#file = file
+    this.#lines = 1
+  }
+}
+
+/** Makes a rename durable. Windows cannot open a folder, and does not need to. */
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, "r").catch(() => undefined)
+  await folder?.sync().catch(() => {})
+  await folder?.close()
+}
+
+function toLine({ put, remove, durableHeads, serverId }: OutboxBatch): Line {
+  return {
+    put: put.map(change => ({ ...change, bytes: Buffer.from(change.bytes).toString("base64") })),
+    remove: remove.map(({ documentId, hash }) => [documentId, hash]),
+    durableHeads: [...durableHeads],
+    ...(serverId === undefined ? {} : { serverId }),
+  }
+}
+
+function apply(state: State, { put = [], remove = [], durableHeads = [], serverId }: Line): void {
+  for (const change of put) {
+    const bytes = new Uint8Array(Buffer.from(change.bytes, "base64"))
+    state.changes.set(`${change.documentId} ${change.hash}`, { ...change, bytes })
+  }
+  for (const [documentId, hash] of remove) state.changes.delete(`${documentId} ${hash}`)
+  for (const [documentId, heads] of durableHeads) state.durableHeads.set(documentId, heads)
+  if (serverId !== undefined) state.serverId = serverId
+}

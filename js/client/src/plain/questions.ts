@@ -1,0 +1,54 @@
+import type { RejectedChange } from "../core/errors.js"
+
+/** A text frame from the server. */
+export interface TextFromServer {
+  readonly durable?: string[]
+  readonly missing?: string[]
+  readonly query?: number
+  readonly rejected?: RejectedChange[]
+}
+
+interface Question {
+  readonly hash: string
+  resolve(isDurable: boolean): void
+  reject(error: Error): void
+}
+
+/** Questions to the server whether it has a change, and its answers. */
+export class Questions {
+  readonly #send: (text: string) => boolean
+  readonly #open = new Map<number, Question>()
+  #queries = 0
+
+  constructor(send: (text: string) => boolean) {
+    this.#send = send
+  }
+
+  /** Whether the server has this change. */
+  ask(hash: string): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      const query = ++this.#queries
+      this.#open.set(query, { hash, resolve, reject })
+      this.#send(JSON.stringify({ have: [hash], query }))
+    })
+  }
+
+  /** A question about nothing, for a sign of life. */
+  ping(): boolean {
+    return this.#send(JSON.stringify({ have: [], query: ++this.#queries }))
+  }
+
+  /** The server has answered. */
+  answer({ query, durable = [] }: TextFromServer): void {
+    const question = query === undefined ? undefined : this.#open.get(query)
+    if (query === undefined || !question) return
+    this.#open.delete(query)
+    question.resolve(durable.includes(question.hash))
+  }
+
+  /** The connection has ended: there will be no answers. */
+  forget(): void {
+    for (const { reject } of this.#open.values()) reject(new Error("the connection ended before the answer; ask again when it is back"))
+    this.#open.clear()
+  }
+}

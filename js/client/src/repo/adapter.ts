@@ -1,0 +1,376 @@
+import * as A from "@automerge/automerge/slim"
+import {
+  NetworkAdapter,
+  cbor,
+  type DocHandle,
+  type Message,
+  type PeerId,
+  type PeerMetadata,
+  type Repo,
+} from "@automerge/automerge-repo/slim"
+import { Connection, type ConnectionOptions, type ConnectionState } from "../core/connection.js"
+import { platform, type Environment } from "../core/environment.js"
+import type { ConnectionStoppedError } from "../core/errors.js"
+import { IndexedDBStore } from "../core/indexeddb-store.js"
+import { Outbox, type OutboxStore } from "../core/outbox.js"
+import { followPage, PartingPost } from "../core/page.js"
+import type { SaveStatus, SaveStatusSource } from "../core/save-status.js"
+import { SaveTracker } from "../core/save-tracker.js"
+import { rememberToken } from "../core/token.js"
+import type { WaitOptions } from "../core/waiters.js"
+import { EXTENSION, EXTENSION_VERSION, HASHES_MAX, type FromServer, type PeerMessage } from "./messages.js"
+import { Prompter } from "./prompter.js"
+import { Recovery } from "./recovery.js"
+import { watchRepo } from "./watch-repo.js"
+
+/** Settings of {@link HighwaterClientAdapter}. None is needed. */
+export interface HighwaterClientAdapterOptions extends ConnectionOptions {
+  /**
+   * Where unsaved changes are kept on this device. The default is IndexedDB where there is one, and nothing
+   * elsewhere. `false` keeps nothing.
+   */
+  outbox?: OutboxStore | false
+  /** Ask before the tab is closed while changes are not on the server. Default false. */
+  warnOnUnload?: boolean
+  /** Stand-ins for clock, sockets and the rest, for tests and unusual hosts. */
+  environment?: Partial<Environment>
+}
+
+/** A document's handle, or its id. */
+export type HandleOrId = DocHandle<any> | string
+
+const READY_MS = 1000
+const ASK_MS = 100
+const CLOSE_MS = 10_000
+
+/**
+ * Connects an automerge-repo `Repo` to a sync server, in place of its WebSocket client adapter. Attached to
+ * the repo, it also knows which changes the server has called durable.
+ *
+ * ```ts
+ * const adapter = new HighwaterClientAdapter("wss://sync.example.org")
+ * const repo = new Repo({ network: [adapter], storage })
+ * adapter.attach(repo)
+ * ```
+ */
+export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatusSource {
+  /** Where the server is. */
+  readonly url: string
+  /** The server's peer id, while there is a connection. */
+  remotePeerId: PeerId | undefined
+
+  readonly #environment: Environment
+  readonly #options: HighwaterClientAdapterOptions
+  readonly #tracker: SaveTracker
+  readonly #connection: Connection
+  readonly #prompter: Prompter
+  readonly #parting: PartingPost
+  readonly #token: ReturnType<typeof rememberToken>
+  readonly #self = Math.random().toString(36).slice(2)
+  #outbox: Outbox | undefined
+  #recovery: Recovery | undefined
+  #repo: Repo | undefined
+  #undo: Array<() => void> = []
+  #isReady = false
+  #becomeReady: () => void = () => {}
+  readonly #whenReady = new Promise<void>(resolve => (this.#becomeReady = resolve))
+  #serverAnswersQuestions = false
+  #queries = 0
+  readonly #askTimers = new Map<string, unknown>()
+  /** Messages that wait until what they carry is in the outbox. */
+  #held: Message[] = []
+  #hasAskedToPersist = false
+
+  constructor(url: string, options: HighwaterClientAdapterOptions = {}) {
+    super()
+    this.url = url
+    this.#options = options
+    this.#environment = { ...platform(), ...options.environment }
+    this.#tracker = new SaveTracker(this.#environment)
+    this.#token = rememberToken(options.token)
+    this.#connection = new Connection(
+      url,
+      {
+        onSocketOpen: () => this.#join(),
+        onMessage: data => this.#receive(data),
+        onStateChange: state => this.#onStateChange(state),
+        ping: () => this.#ping(),
+      },
+      { ...options, token: this.#token.token },
+      this.#environment
+    )
+    this.#prompter = new Prompter(message => this.emit("message", message as Message))
+    this.#parting = new PartingPost(url, this.#tracker, this.#environment, this.#token.last)
+    this.#tracker.onOwed = documentId => this.#sendSoon(documentId)
+  }
+
+  /** Where the connection stands. */
+  get state(): ConnectionState {
+    return this.#connection.state
+  }
+
+  /** Why the connection has ended for good, if it has. */
+  get error(): ConnectionStoppedError | undefined {
+    return this.#connection.error
+  }
+
+  /** Follows the documents of this repo, so that their save status is known. Call it right after making the repo. */
+  attach(repo: Repo): this {
+    if (this.#repo) throw new Error("this adapter is attached to a repo already; make one adapter for each repo")
+    this.#repo = repo
+    this.#openOutbox(repo)
+    this.#undo.push(
+      watchRepo(repo, {
+        onDocument: (handle, doc) => this.#tracker.update(handle.documentId, doc),
+        onDeleted: documentId => this.#tracker.forget(documentId),
+      })
+    )
+    this.#followPage()
+    return this
+  }
+
+  /** {@inheritDoc SaveStatusSource.saveStatus} */
+  saveStatus(document?: HandleOrId): SaveStatus {
+    this.#mustBeAttached()
+    return this.#tracker.saveStatus(document === undefined ? undefined : idOf(document))
+  }
+
+  /** {@inheritDoc SaveStatusSource.onSaveStatus} */
+  onSaveStatus(listener: () => void): () => void {
+    return this.#tracker.onSaveStatus(listener)
+  }
+
+  /**
+   * Resolves when every change that the document has now is durable on the server. Rejects with
+   * `UnsavedChangesError` when the server refuses one, when the connection ends for good, or after `timeout`.
+   */
+  async whenSaved(document: HandleOrId, options: WaitOptions = {}): Promise<void> {
+    this.#mustBeAttached()
+    await this.#tracker.whenSaved([idOf(document)], options)
+  }
+
+  /** Sends everything now, and resolves when all documents are saved. Rejects as {@link whenSaved}. */
+  async flush(options: WaitOptions = {}): Promise<void> {
+    this.#mustBeAttached()
+    this.#connection.wake()
+    for (const { documentId } of this.#tracker.unsaved()) this.#sendSoon(documentId)
+    await this.#tracker.whenAllSaved(options)
+  }
+
+  /**
+   * Waits until everything is durable on the server, over reconnects if need be, and closes the connection.
+   * If that does not happen within `timeout` (default 10 s) it rejects with `UnsavedChangesError`, which
+   * lists what is missing. Then all of it is still in the outbox, and the adapter goes on as before: call
+   * `close()` again, or give up with {@link disconnect}.
+   */
+  async close({ timeout = CLOSE_MS, signal }: WaitOptions = {}): Promise<void> {
+    await this.flush({ timeout, signal })
+    this.#tracker.keepHeadsNow()
+    await this.#atMost(timeout, this.#outbox?.settled())
+    this.disconnect()
+    this.#recovery?.end()
+    for (const undo of this.#undo.splice(0)) undo()
+  }
+
+  /** @hidden For the repo. */
+  override isReady(): boolean {
+    return this.#isReady
+  }
+
+  /** @hidden For the repo. */
+  override whenReady(): Promise<void> {
+    return this.#whenReady
+  }
+
+  /** @hidden For the repo: connects. */
+  override connect(peerId: PeerId, peerMetadata: PeerMetadata = {}): void {
+    this.peerId = peerId
+    this.peerMetadata = peerMetadata
+    // A repo waits for this before it says that a document is unavailable; offline it must not wait long.
+    this.#environment.setTimeout(() => this.#setReady(), READY_MS)
+    this.#tracker.restart()
+    this.#connection.start()
+  }
+
+  /** Closes the connection without waiting for anything. `connect` opens it again. */
+  override disconnect(): void {
+    this.#connection.end()
+  }
+
+  /** @hidden For the repo: sends a message. */
+  override send(message: Message): void {
+    if (this.#connection.state !== "open") return
+    if (this.#held.length === 0 && !this.#outbox?.isBusy) return void this.#sendNow(message)
+    this.#held.push(message)
+    if (this.#held.length === 1) void this.#outbox?.settled().then(() => this.#sendHeld())
+  }
+
+  #sendHeld(): void {
+    for (const message of this.#held.splice(0)) this.#sendNow(message)
+  }
+
+  #sendNow(message: object): boolean {
+    return this.#connection.send(cbor.encode(message))
+  }
+
+  #join(): void {
+    this.#sendNow({
+      type: "join",
+      senderId: this.peerId,
+      peerMetadata: { ...this.peerMetadata, [EXTENSION]: EXTENSION_VERSION },
+      supportedProtocolVersions: ["1"],
+    })
+  }
+
+  #receive(data: Uint8Array | string): void {
+    let message: FromServer
+    try {
+      message = cbor.decode(data as Uint8Array)
+    } catch (error) {
+      console.warn("highwater: the server sent a frame that is no message:", error)
+      return
+    }
+    switch (message?.type) {
+      case "peer":
+        return this.#welcome(message)
+      case "error":
+        return this.#connection.explain(message.message)
+      case "highwater-rejected":
+        return this.#tracker.reject(message.documentId, message.rejected)
+      case "highwater-durable":
+        return this.#tracker.markDurable(message.documentId, message.durable)
+      case "sync":
+        this.#noteHeads(message.documentId, message.data)
+        this.#prompter.heard(message)
+    }
+    this.emit("message", message as unknown as Message)
+  }
+
+  #welcome({ senderId, peerMetadata = {} }: PeerMessage): void {
+    this.remotePeerId = senderId
+    this.#serverAnswersQuestions = (peerMetadata[EXTENSION] ?? 0) >= EXTENSION_VERSION
+    this.#tracker.setServer(peerMetadata.storageId)
+    this.#connection.ready()
+    this.#setReady()
+    this.emit("peer-candidate", { peerId: senderId, peerMetadata })
+    this.#recovery?.retry()
+  }
+
+  /** Before the repo sees the message: so the changes in it are known to be durable when they arrive. */
+  #noteHeads(documentId: string, data: Uint8Array): void {
+    let heads: readonly string[]
+    try {
+      heads = A.decodeSyncMessage(data).heads
+    } catch {
+      return
+    }
+    this.#tracker.serverHas(documentId, heads)
+    if (this.#tracker.document(documentId).undecided.length > 0) this.#askSoon(documentId)
+  }
+
+  /** Asks the server by name, if its heads have not settled the matter shortly after they came. */
+  #askSoon(documentId: string): void {
+    if (!this.#serverAnswersQuestions || this.#askTimers.has(documentId)) return
+    const ask = () => {
+      this.#askTimers.delete(documentId)
+      const hashes = this.#tracker.document(documentId).undecided
+      if (hashes.length > 0) this.#ask(documentId, hashes)
+    }
+    this.#askTimers.set(documentId, this.#environment.setTimeout(ask, ASK_MS))
+  }
+
+  #ask(documentId: string, hashes: readonly string[]): boolean {
+    const { peerId: senderId, remotePeerId: targetId } = this
+    // The newest first: if the server has one it has all below it.
+    const newest = hashes.slice(-HASHES_MAX)
+    return this.#sendNow({ type: "highwater-have", senderId, targetId, documentId, query: ++this.#queries, hashes: newest })
+  }
+
+  /** A question that the server answers, about what is owed if anything is. */
+  #ping(): boolean {
+    if (!this.#serverAnswersQuestions) return false
+    let any: string | undefined
+    for (const { documentId, pending, heads } of this.#tracker.documents) {
+      if (pending.size > 0) return this.#ask(documentId, [...pending.keys()])
+      if (heads.length > 0) any ??= documentId
+    }
+    return any !== undefined && this.#ask(any, [])
+  }
+
+  /** Has the repo send what is new in this document, without the pause that it would make itself. */
+  #sendSoon(documentId: string): void {
+    if (!this.#hasAskedToPersist && this.#outbox) {
+      this.#hasAskedToPersist = true
+      void this.#environment.persistStorage?.().catch(() => false)
+    }
+    const { peerId, remotePeerId } = this
+    if (peerId && remotePeerId) void this.#prompter.prompt(documentId, () => this.#outbox?.settled())
+  }
+
+  #onStateChange(state: ConnectionState): void {
+    const { remotePeerId } = this
+    if (state !== "open" && remotePeerId) {
+      this.remotePeerId = undefined
+      this.#serverAnswersQuestions = false
+      this.#held = []
+      this.#prompter.forget()
+      for (const timer of this.#askTimers.values()) this.#environment.clearTimeout(timer)
+      this.#askTimers.clear()
+      this.emit("peer-disconnected", { peerId: remotePeerId })
+    }
+    this.#tracker.isConnected = state === "open"
+    if (state === "stopped") this.#tracker.stop(this.#connection.error)
+  }
+
+  #openOutbox(repo: Repo): void {
+    const store = this.#options.outbox ?? defaultStore(this.url)
+    if (!store) return
+    const outbox = new Outbox(store, this.#environment, this.#self, () => this.#tracker.changed())
+    this.#outbox = outbox
+    this.#tracker.outbox = outbox
+    this.#tracker.isReady = false
+    const { url } = this
+    const parts = { repo, tracker: this.#tracker, outbox, environment: this.#environment, url, self: this.#self }
+    this.#recovery = new Recovery({ ...parts, token: this.#token.last })
+    void this.#recovery.start()
+  }
+
+  #followPage(): void {
+    const { warnOnUnload = false } = this.#options
+    const undo = followPage(this.#environment, this.#tracker, { warnOnUnload }, {
+      onHidden: () => this.#parting.post(),
+      onAwake: () => this.#connection.wake(),
+      onSuspend: () => this.#connection.end(),
+      onResume: () => this.#connection.start(),
+    })
+    this.#undo.push(undo)
+  }
+
+  #setReady(): void {
+    this.#isReady = true
+    this.#becomeReady()
+  }
+
+  async #atMost(ms: number, work: Promise<void> | undefined): Promise<void> {
+    if (!work) return
+    let timer: unknown
+    const late = new Promise<void>(resolve => (timer = this.#environment.setTimeout(resolve, ms)))
+    await Promise.race([work, late])
+    this.#environment.clearTimeout(timer)
+  }
+
+  #mustBeAttached(): void {
+    if (!this.#repo) throw new Error("the adapter does not know the repo's documents: call adapter.attach(repo) after new Repo(...)")
+  }
+}
+
+function idOf(document: HandleOrId): string {
+  const id = typeof document === "string" ? document : document.documentId
+  return id.replace(/^automerge:/, "").replace(/#.*$/, "")
+}
+
+/** Each server has its own outbox: what is owed to one is not owed to another. */
+function defaultStore(url: string): OutboxStore | undefined {
+  if (typeof indexedDB === "undefined") return undefined
+  return new IndexedDBStore(`highwater ${url.replace(/[?#].*$/, "")}`)
+}
