@@ -27,7 +27,10 @@ async fn serve(settings: &Settings) -> Result<()> {
         Arc::new(move || SqliteStore::open(&data_dir).map(|store| Arc::new(store) as Arc<dyn Store>));
     let render_metrics = metrics::install()?;
     let bound = Server::bind(settings.config.clone(), open_store).await;
-    let server = bound.map_err(|error| explain(error, settings))?.with_metrics(render_metrics);
+    let mut server = bound.map_err(|error| explain(error, settings))?.with_metrics(render_metrics);
+    if settings.demo {
+        server = server.with_kill(Arc::new(system::die_and_come_back));
+    }
     say_that_it_runs(&server, settings)?;
     let shutdown = async move {
         signals.next().await;

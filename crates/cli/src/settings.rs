@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     /// The operator knows that whoever reaches the address can read and write everything.
     pub(crate) open_to_network: bool,
+    /// Pages may end the server.
+    pub(crate) demo: bool,
     /// What is logged, in the syntax of `tracing`'s filters.
     pub(crate) log: String,
 }
@@ -37,6 +39,7 @@ impl Default for Settings {
             config: Config::default(),
             data_dir: PathBuf::from("./highwater-data"),
             open_to_network: false,
+            demo: false,
             log: "info".to_owned(),
         }
     }
@@ -46,10 +49,13 @@ impl Settings {
     /// Refuses settings that are not safe together.
     pub(crate) fn check(&self) -> Result<(), SettingsError> {
         let address = self.config.listen;
-        if address.ip().is_loopback() || self.open_to_network {
+        if address.ip().is_loopback() {
             return Ok(());
         }
-        Err(SettingsError::OpenToNetwork { address })
+        if self.demo {
+            return Err(SettingsError::OpenDemo { address });
+        }
+        if self.open_to_network { Ok(()) } else { Err(SettingsError::OpenToNetwork { address }) }
     }
 }
 
@@ -65,6 +71,11 @@ pub(crate) enum SettingsError {
     },
     /// An address that other machines can reach.
     OpenToNetwork {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The same, where pages may end the server.
+    OpenDemo {
         /// The address.
         address: SocketAddr,
     },
@@ -101,6 +112,10 @@ impl fmt::Display for SettingsError {
             Self::File { path, error } => {
                 write!(f, "cannot read the settings file {}: {error}", path.display())
             }
+            Self::OpenDemo { address } => write!(
+                f,
+                "refusing to listen on {address} with --demo: any page could end the server.\nListen on 127.0.0.1, or leave --demo out."
+            ),
             Self::OpenToNetwork { address } => write!(
                 f,
                 "refusing to listen on {address}: other machines could reach it, and anyone who reaches it can read and \

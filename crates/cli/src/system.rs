@@ -11,6 +11,28 @@ pub(crate) fn raise_open_files_limit() {
     }
 }
 
+/// Ends the process as `kill -9` would: nothing is drained, nobody hears a word, all that was not on disk is gone. After two seconds there is a new one in its place.
+#[cfg(unix)]
+pub(crate) fn die_and_come_back() {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    let Ok(program) = std::env::current_exe() else { std::process::abort() };
+    // The shell takes the place of this process, with all that it had in memory; and later the server that of the shell.
+    let error = Command::new("sh")
+        .args(["-c", "sleep 2; exec \"$0\" \"$@\""])
+        .arg(program)
+        .args(std::env::args_os().skip(1))
+        .exec();
+    tracing::error!(%error, "cannot come back");
+    std::process::abort()
+}
+
+/// Ends the process. Somebody has to start it again.
+#[cfg(not(unix))]
+pub(crate) fn die_and_come_back() {
+    std::process::abort()
+}
+
 /// The signals that ask for an end: interrupt (Ctrl-C), and terminate where there is such a thing.
 #[cfg(unix)]
 pub(crate) struct Signals {

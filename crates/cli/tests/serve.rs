@@ -89,3 +89,50 @@ fn it_goes_on_after_it_had_too_many_open_files() {
     assert!(server.get("/livez").starts_with("HTTP/1.1 200"));
     assert!(server.get("/readyz").starts_with("HTTP/1.1 200"));
 }
+
+#[test]
+fn static_pages_are_served_beside_everything_else() {
+    let folder = tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("pages/assets")).unwrap();
+    std::fs::write(folder.path().join("pages/index.html"), "<p>the page</p>").unwrap();
+    std::fs::write(folder.path().join("pages/assets/a.js"), "code()").unwrap();
+    let mut command = common::highwater(folder.path());
+    let server = Server::spawn(command.args(common::SERVE).args(["--pages-dir", "pages"]));
+    for (path, status, part) in [
+        ("/", "200", "the page"),
+        ("/assets/a.js", "200", "code()"),
+        ("/assets/b.js", "404", ""),
+        ("/../secret", "404", ""),
+        ("/readyz", "200", "ready"),
+        ("/demo", "404", ""),
+    ] {
+        let answer = server.get(path);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(part),
+            "{path}: {answer}"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_page_of_the_demo_can_kill_the_server_which_comes_back() {
+    use std::io::{Read, Write};
+
+    let folder = tempdir().unwrap();
+    let mut command = common::highwater(folder.path());
+    let mut server = Server::spawn(command.args(common::SERVE).arg("--demo"));
+    assert!(server.get("/demo").starts_with("HTTP/1.1 200"));
+    let mut stream = server.connect();
+    stream.write_all(b"POST /demo/kill HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n").unwrap();
+    // Not a word.
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+    server.next_line();
+    assert!(server.get("/readyz").starts_with("HTTP/1.1 200"), "on the port of {}", server.line);
+    drop(server);
+    let output = run(folder.path(), &["serve", "--listen", "192.0.2.1:0", "--demo", "--open-to-network"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--demo"));
+}

@@ -7,11 +7,13 @@ use std::fs;
 use common::{highwater, run, stderr, stdout};
 use tempfile::tempdir;
 
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 22] = [
     "listen",
     "data-dir",
     "open-to-network",
     "allowed-origins",
+    "pages-dir",
+    "demo",
     "log",
     "check-changes",
     "drain-deadline",

@@ -1,6 +1,7 @@
 //! What can be set.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use highwater_core::limits::COMPACT_CHANGES_MIN;
@@ -40,6 +41,8 @@ pub struct Config {
     pub send_queue_bytes_max: usize,
     /// How many bytes received from one client may wait to be stored before no more is read from it.
     pub receive_queue_bytes_max: usize,
+    /// A folder of static files that are served at `/` and below; without, there is a page that says what this is.
+    pub pages: Option<PathBuf>,
     /// The pages that browsers may connect from.
     pub allowed_origins: AllowedOrigins,
     /// How changes are checked before they are stored.
@@ -84,6 +87,7 @@ impl Default for Config {
             http_sockets_max: 1_024,
             send_queue_bytes_max: 64 << 20,
             receive_queue_bytes_max: 16 << 20,
+            pages: None,
             allowed_origins: AllowedOrigins::Any,
             check_changes: CheckChanges::Index,
         }

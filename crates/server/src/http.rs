@@ -3,6 +3,7 @@
 mod docs;
 mod problem;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
@@ -15,19 +16,21 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use highwater_core::limits::FRAME_BYTES_MAX;
+use tower::ServiceExt;
 use tower_http::cors::{self, AllowOrigin, CorsLayer};
+use tower_http::services::ServeDir;
 
 pub(crate) use docs::change_hashes;
 pub(crate) use problem::Problem;
 
-use crate::RenderMetrics;
 use crate::activity::Activity;
 use crate::config::AllowedOrigins;
 use crate::connection;
 use crate::hub::{Hub, Phase};
 use crate::limits::{PROBE_TIMEOUT, READ_BUFFER_BYTES, WRITE_BUFFER_BYTES};
+use crate::{Kill, RenderMetrics};
 
-pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>) -> Router {
+pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>, kill: Option<Kill>) -> Router {
     let mut router = Router::new()
         .route("/", get(sync))
         .route("/v1/sync", get(sync))
@@ -39,6 +42,13 @@ pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>) -> Ro
         .route("/readyz", get(readyz));
     if let Some(render) = render_metrics {
         router = router.route("/metrics", get(async move || metrics(render())));
+    }
+    if let Some(kill) = kill {
+        router = router.route("/demo", get(async || plain(StatusCode::OK, "demo\n".to_owned())));
+        router = router.route("/demo/kill", post(async move || kill()));
+    }
+    if let Some(pages) = &hub.config().pages {
+        router = router.fallback_service(static_files(pages));
     }
     let origins = Arc::new(hub.config().allowed_origins.clone());
     let cors = cors(&origins);
@@ -80,12 +90,20 @@ async fn sync(
     Extension(activity): Extension<Activity>,
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: Request,
 ) -> Response {
-    match upgrade {
-        Ok(upgrade) => accept(hub, activity, upgrade),
-        Err(_) if uri.path() == "/" => page(&hub),
-        Err(rejection) => rejection.into_response(),
+    match (upgrade, &hub.config().pages) {
+        (Ok(upgrade), _) => accept(hub, activity, upgrade),
+        (Err(_), Some(pages)) if uri.path() == "/" => {
+            static_files(pages).oneshot(request).await.into_response()
+        }
+        (Err(_), None) if uri.path() == "/" => page(&hub),
+        (Err(rejection), _) => rejection.into_response(),
     }
+}
+
+fn static_files(pages: &Path) -> ServeDir {
+    ServeDir::new(pages).precompressed_gzip()
 }
 
 fn accept(hub: Arc<Hub>, activity: Activity, upgrade: WebSocketUpgrade) -> Response {

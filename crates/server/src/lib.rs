@@ -40,7 +40,11 @@ pub struct Server {
     hub: Arc<Hub>,
     listener: TcpListener,
     render_metrics: Option<RenderMetrics>,
+    kill: Option<Kill>,
 }
+
+/// Ends the process without a word to anybody.
+pub type Kill = Arc<dyn Fn() + Send + Sync>;
 
 /// Writes all metrics down in Prometheus's text format.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -77,13 +81,20 @@ impl Server {
         let hub = Hub::new(config, open_store)?;
         let listener =
             TcpListener::bind(address).await.map_err(|error| ServerError::Listen { address, error })?;
-        Ok(Self { hub, listener, render_metrics: None })
+        Ok(Self { hub, listener, render_metrics: None, kill: None })
     }
 
     /// Answers `GET /metrics` with what `render` returns. Without this there is no such path.
     #[must_use]
     pub fn with_metrics(mut self, render: RenderMetrics) -> Self {
         self.render_metrics = Some(render);
+        self
+    }
+
+    /// Lets pages end the server with `POST /demo/kill`, which calls `kill`: for a demonstration of what happens then. Without this there is no such path.
+    #[must_use]
+    pub fn with_kill(mut self, kill: Kill) -> Self {
+        self.kill = Some(kill);
         self
     }
 
@@ -94,9 +105,9 @@ impl Server {
 
     /// Serves until `shutdown` resolves, then drains within the configured deadline and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
-        let Self { hub, listener, render_metrics } = self;
+        let Self { hub, listener, render_metrics, kill } = self;
         let deadline = hub.config().drain_deadline;
-        let router = http::router(hub.clone(), render_metrics);
+        let router = http::router(hub.clone(), render_metrics, kill);
         let mut accepting = tokio::spawn(accept::run(hub.clone(), listener, router));
         let accepted = tokio::select! {
             () = shutdown => None,

@@ -88,6 +88,26 @@ pub(super) const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "pages-dir",
+        value_name: "FOLDER",
+        help: "A folder of static files that are served at / and below. Without one there is a page that says what this is",
+        set: |s, text| {
+            s.config.pages = (!text.is_empty()).then(|| text.into());
+            Ok(())
+        },
+        get: |s| s.config.pages.as_ref().map(|pages| pages.display().to_string()).unwrap_or_default(),
+    },
+    Setting {
+        name: "demo",
+        value_name: "BOOL",
+        help: "Let pages end the server without a word, to show what happens then: it comes back after two seconds. Only on an address that other machines cannot reach",
+        set: |s, text| {
+            s.demo = switch(text)?;
+            Ok(())
+        },
+        get: |s| s.demo.to_string(),
+    },
+    Setting {
         name: "log",
         value_name: "FILTER",
         help: "What to log on standard error: error, warn, info, debug, trace, or a filter such as highwater_server=debug. \

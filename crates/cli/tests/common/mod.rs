@@ -40,7 +40,7 @@ pub(crate) const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--data
 pub(crate) struct Server {
     pub(crate) child: Child,
     /// Kept open: a server whose standard output is gone would have reason to complain.
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
     /// The line that it printed at its start.
     pub(crate) line: String,
 }
@@ -57,7 +57,13 @@ impl Server {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        Self { child, _stdout: stdout, line }
+        Self { child, stdout, line }
+    }
+
+    /// Waits for another line, of a server that took the place of this one.
+    pub(crate) fn next_line(&mut self) {
+        self.line.clear();
+        self.stdout.read_line(&mut self.line).unwrap();
     }
 
     pub(crate) fn url(&self) -> String {
