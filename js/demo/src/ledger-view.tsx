@@ -102,7 +102,7 @@ function Log({ changes }: { changes: readonly LoggedChange[] }) {
   return (
     <section aria-labelledby="log-title" className="log">
       <h2 id="log-title">
-        My changes {median !== undefined && <span className="quiet count">durable after {duration(median)} (median)</span>}
+        My changes {median !== undefined && <span className="quiet count">median {duration(median)}</span>}
       </h2>
       <div className="scroll" tabIndex={0} role="region" aria-labelledby="log-title">
         {changes.length === 0 ? (

@@ -1,4 +1,4 @@
-import { useEffect, useState, useSyncExternalStore, type ReactNode } from "react"
+import { useEffect, useId, useState, useSyncExternalStore } from "react"
 import type { LineState } from "./line.js"
 import { kill, mayBeKilled } from "./server.js"
 import type { Session } from "./session.js"
@@ -11,87 +11,120 @@ export interface PlugsProps {
   leave(): void
 }
 
+/** A way to pull the plug. */
+interface Plug {
+  readonly name: string
+  readonly words: string
+  readonly isDanger?: boolean
+  readonly isOff?: boolean
+  pull(): void
+}
+
 /** The ways to pull the plug. */
 export function Plugs({ session, type, leave }: PlugsProps) {
-  const { line, server } = session
+  const { line } = session
   const state = useSyncExternalStore(line.onChange, () => line.state)
   const [typesFirst, setTypesFirst] = useState(true)
+  const [note, setNote] = useState("")
   const canKill = useCanKill(session)
-  const typeFirst = (words: string) => {
-    if (typesFirst) type(words)
-  }
-  const pull = (words: string, plug: () => void) => () => {
-    typeFirst(words)
-    plug()
-  }
-  const goOffline = () => {
-    line.goOffline()
-    // After the plug: the words are written while there is no line.
-    typeFirst("Typed without a connection.")
-  }
-  const isOffline = state === "offline"
+  const plugs = plugsFor(session, state, words => typesFirst && type(words))
+  plugs.push({
+    name: "Close at once",
+    words: "The page types a line and is gone in the same instant. Then the server is asked whether it has it.",
+    pull: () => {
+      type("Typed as the page closed.")
+      leave()
+    },
+  })
   return (
     <section aria-labelledby="plugs-title" className="plugs">
       <h2 id="plugs-title">Pull the plug</h2>
+      <ul>
+        {plugs.map(plug => (
+          <PlugButton key={plug.name} plug={plug} onNote={setNote} />
+        ))}
+        {canKill && <PlugButton plug={killPlug(session, state, words => typesFirst && type(words))} onNote={setNote} />}
+      </ul>
+      <p className="note quiet">{note || "Each breaks something real. Try one while you type, and watch what becomes of your changes."}</p>
       <label className="check">
         <input type="checkbox" checked={typesFirst} onChange={({ target }) => setTypesFirst(target.checked)} />
         Type a line in the same instant
       </label>
-      <ul>
-        <Plug name="Drop the connection" disabled={isOffline} onPull={pull("Typed as the line broke.", () => line.drop())}>
-          The socket breaks, and what was on it is lost.
-        </Plug>
-        <Plug
-          name="Half-open it"
-          disabled={state !== "up"}
-          onPull={() => {
-            line.halfOpen()
-            typeFirst("Typed into a dead line.")
-          }}
-        >
-          It looks open, and nothing gets through. The client finds out within 8 seconds.
-        </Plug>
-        <Plug name={isOffline ? "Go online again" : "Go offline"} onPull={isOffline ? () => line.goOnline() : goOffline}>
-          {isOffline ? "What was written meanwhile is sent at once." : "No network until you say so. Close the tab meanwhile, if you like."}
-        </Plug>
-        <Plug
-          name="Close the page at once"
-          onPull={() => {
-            type("Typed as the page closed.")
-            leave()
-          }}
-        >
-          A line is typed and the page is gone in the same instant. Then the server is asked whether it has it.
-        </Plug>
-        {canKill && (
-          <Plug name="Kill the server" danger disabled={isOffline} onPull={pull("Typed as the server died.", () => void kill(server))}>
-            Its process ends without a word, as with <code>kill -9</code>. It is started again after 2 seconds.
-          </Plug>
-        )}
-      </ul>
       <LineNote state={state} session={session} />
     </section>
   )
 }
 
-interface PlugProps {
-  name: string
-  danger?: boolean
-  disabled?: boolean
-  onPull(): void
-  children: ReactNode
+function plugsFor({ line }: Session, state: LineState, type: (words: string) => void): Plug[] {
+  const isOffline = state === "offline"
+  return [
+    {
+      name: "Drop the connection",
+      words: "The socket breaks, and what was on it is lost. The client connects anew.",
+      isOff: isOffline,
+      pull: () => {
+        type("Typed as the line broke.")
+        line.drop()
+      },
+    },
+    {
+      name: "Half-open it",
+      words: "The socket looks open, and nothing gets through. The client finds out within 8 seconds.",
+      isOff: state !== "up",
+      pull: () => {
+        line.halfOpen()
+        type("Typed into a dead line.")
+      },
+    },
+    isOffline
+      ? { name: "Go online again", words: "What was written meanwhile is sent at once.", pull: () => line.goOnline() }
+      : {
+          name: "Go offline",
+          words: "No network until you say so. Close the tab meanwhile, if you like: the outbox keeps what you wrote.",
+          pull: () => {
+            line.goOffline()
+            type("Typed without a connection.")
+          },
+        },
+  ]
 }
 
-function Plug({ name, danger, disabled, onPull, children }: PlugProps) {
-  const id = `plug-${name.toLowerCase().replaceAll(" ", "-")}`
+function killPlug({ server }: Session, state: LineState, type: (words: string) => void): Plug {
+  return {
+    name: "Kill the server",
+    words: "Its process ends without a word, as with kill -9. It is started again after 2 seconds.",
+    isDanger: true,
+    isOff: state === "offline",
+    pull: () => {
+      type("Typed as the server died.")
+      void kill(server)
+    },
+  }
+}
+
+function PlugButton({ plug, onNote }: { plug: Plug; onNote(words: string): void }) {
+  const { name, words, isDanger, isOff, pull } = plug
+  const id = useId()
+  const tell = () => onNote(words)
   return (
     <li>
-      <button type="button" className={danger ? "button danger" : "button"} disabled={disabled} aria-describedby={id} onClick={onPull}>
+      <button
+        type="button"
+        className={isDanger ? "button danger" : "button"}
+        disabled={isOff}
+        aria-describedby={id}
+        onPointerEnter={tell}
+        onFocus={tell}
+        onClick={() => {
+          tell()
+          pull()
+        }}
+      >
         {name}
       </button>
-      <p id={id} className="quiet">
-        {children}
-      </p>
+      <span id={id} className="read-out">
+        {words}
+      </span>
     </li>
   )
 }

@@ -1,3 +1,4 @@
+import * as A from "@automerge/automerge/slim"
 import type { PageHandle } from "./page-doc.js"
 
 /** Where somebody's cursor is in the text. */
@@ -16,6 +17,8 @@ export interface Person {
 
 interface Hello extends Person {
   readonly type: "presence"
+  /** What the text was when the place was taken. */
+  readonly heads: string[]
   readonly isLeaving?: boolean
 }
 
@@ -31,6 +34,8 @@ export class Presence {
   readonly #handle: PageHandle
   readonly #listeners = new Set<() => void>()
   readonly #seen = new Map<string, { person: Person; at: number }>()
+  /** What is said overtakes what is stored: these places are in a text that has not come yet. */
+  readonly #early = new Map<string, Hello>()
   readonly #timer: ReturnType<typeof setInterval>
   #people: readonly Person[] = []
   #place: Place | undefined
@@ -39,6 +44,7 @@ export class Presence {
   constructor(handle: PageHandle) {
     this.#handle = handle
     handle.on("ephemeral-message", this.#hear)
+    handle.on("change", this.#catchUpSoon)
     this.#timer = setInterval(() => this.#tick(), HELLO_MS)
     window.addEventListener("pagehide", this.#leave)
     window.addEventListener("pageshow", this.#say)
@@ -64,6 +70,7 @@ export class Presence {
     clearTimeout(this.#soon)
     this.#leave()
     this.#handle.off("ephemeral-message", this.#hear)
+    this.#handle.off("change", this.#catchUpSoon)
     window.removeEventListener("pagehide", this.#leave)
     window.removeEventListener("pageshow", this.#say)
   }
@@ -76,7 +83,8 @@ export class Presence {
   readonly #leave = (): void => this.#broadcast(true)
 
   #broadcast(isLeaving: boolean): void {
-    const hello: Hello = { type: "presence", ...this.me, place: this.#place, isLeaving }
+    const heads = A.getHeads(this.#handle.doc())
+    const hello: Hello = { type: "presence", ...this.me, place: this.#place, heads, isLeaving }
     this.#handle.broadcast(hello)
   }
 
@@ -84,23 +92,54 @@ export class Presence {
     const hello = message as Hello
     if (hello?.type !== "presence" || typeof hello.id !== "string" || hello.id === this.me.id) return
     const isNew = !this.#seen.has(hello.id)
-    if (hello.isLeaving) this.#seen.delete(hello.id)
-    else this.#seen.set(hello.id, { person: personOf(hello), at: Date.now() })
+    if (hello.isLeaving) this.#forget(hello.id)
+    else this.#see(hello)
     this.#changed()
     // They cannot know of us yet.
     if (isNew && !hello.isLeaving) this.#say()
   }
 
+  #see(hello: Hello): void {
+    const person = personOf(hello)
+    const before = this.#seen.get(hello.id)?.person ?? { ...person, place: undefined }
+    const isEarly = person.place !== undefined && !isHere(this.#handle, hello.heads)
+    if (isEarly) this.#early.set(hello.id, hello)
+    else this.#early.delete(hello.id)
+    this.#seen.set(hello.id, { person: isEarly ? before : person, at: Date.now() })
+  }
+
+  #forget(id: string): void {
+    this.#seen.delete(id)
+    this.#early.delete(id)
+  }
+
+  // A turn later: then the editor shows the change as well.
+  readonly #catchUpSoon = (): void => void (this.#early.size > 0 && setTimeout(() => this.#catchUp()))
+
+  #catchUp(): void {
+    const arrived = [...this.#early.values()].filter(({ heads }) => isHere(this.#handle, heads))
+    for (const hello of arrived) this.#see(hello)
+    if (arrived.length > 0) this.#changed()
+  }
+
   #tick(): void {
     this.#say()
     const before = this.#seen.size
-    for (const [id, { at }] of this.#seen) if (Date.now() - at > GONE_MS) this.#seen.delete(id)
+    for (const [id, { at }] of this.#seen) if (Date.now() - at > GONE_MS) this.#forget(id)
     if (this.#seen.size !== before) this.#changed()
   }
 
   #changed(): void {
     this.#people = [...this.#seen.values()].map(({ person }) => person).sort((a, b) => (a.id < b.id ? -1 : 1))
     for (const listener of [...this.#listeners]) listener()
+  }
+}
+
+function isHere(handle: PageHandle, heads: unknown): boolean {
+  try {
+    return A.hasHeads(handle.doc(), heads as string[])
+  } catch {
+    return false
   }
 }
 

@@ -1,24 +1,29 @@
 import { Plugin, PluginKey, type EditorState } from "prosemirror-state"
 import { Decoration, DecorationSet } from "prosemirror-view"
-import type { Person } from "./presence.js"
+import type { Person, Place } from "./presence.js"
 
-const key = new PluginKey<readonly Person[]>("remote-cursors")
+/** Somebody, and where their place has moved to since they told it. */
+interface Shown {
+  readonly person: Person
+  readonly place: Place | undefined
+}
+
+const key = new PluginKey<readonly Shown[]>("remote-cursors")
 
 /** Shows where the others are in the text. */
-export function remoteCursors(): Plugin<readonly Person[]> {
-  return new Plugin<readonly Person[]>({
+export function remoteCursors(): Plugin<readonly Shown[]> {
+  return new Plugin<readonly Shown[]>({
     key,
     state: {
-      init: (): readonly Person[] => [],
-      apply(tr, people: readonly Person[]) {
-        const news = tr.getMeta(key) as readonly Person[] | undefined
-        if (news) return news
-        if (!tr.docChanged) return people
-        // Until they say where they are now, they are where their place has moved to.
+      init: () => [],
+      apply(tr, shown) {
+        const people = tr.getMeta(key) as readonly Person[] | undefined
+        if (people) return people.map(person => shown.find(one => one.person === person) ?? { person, place: person.place })
+        if (!tr.docChanged) return shown
         const moved = (at: number) => tr.mapping.map(at)
-        return people.map(person => ({
-          ...person,
-          place: person.place && { anchor: moved(person.place.anchor), head: moved(person.place.head) },
+        return shown.map(({ person, place }) => ({
+          person,
+          place: place && { anchor: moved(place.anchor), head: moved(place.head) },
         }))
       },
     },
@@ -34,7 +39,7 @@ export function showPeople(state: EditorState, people: readonly Person[]) {
 function decorations(state: EditorState): DecorationSet {
   const end = state.doc.content.size
   const inside = (at: number) => Math.max(0, Math.min(at, end))
-  const all = (key.getState(state) ?? []).flatMap(({ id, name, color, place }) => {
+  const all = (key.getState(state) ?? []).flatMap(({ person: { id, name, color }, place }) => {
     if (!place) return []
     const [anchor, head] = [inside(place.anchor), inside(place.head)]
     const cursor = Decoration.widget(head, () => cursorElement(name, color), { key: `${id} ${name}`, side: 10 })
