@@ -2,7 +2,7 @@ import { isValidAutomergeUrl, type AutomergeUrl } from "@automerge/automerge-rep
 import { SaveStatusProvider } from "@highwater/client/react"
 import { useEffect, useState, type ReactNode } from "react"
 import { Header, RecentList } from "./header.js"
-import { useHash } from "./hooks.js"
+import { useConnection, useHash } from "./hooks.js"
 import { emptyPage, isPage, type PageDoc, type PageHandle } from "./page-doc.js"
 import { PageView } from "./page-view.js"
 import { recentPages } from "./recent-pages.js"
@@ -85,10 +85,11 @@ async function open({ repo }: Session, url: AutomergeUrl, onMissing: () => void)
 }
 
 function Missing({ session: { adapter } }: { session: Session }) {
+  const connection = useConnection(adapter)
   return (
     <Notice title="This page is not here">
       <p>
-        {adapter.state === "open"
+        {connection === "open"
           ? "It is not on this device, and the server does not have it."
           : "It is not on this device, and the server cannot be reached. The page appears as soon as it can."}
       </p>

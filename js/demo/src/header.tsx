@@ -32,7 +32,7 @@ function People({ me, people }: { me: Face; people: readonly Face[] }) {
     <ul className="people" aria-label="People here">
       {[me, ...people].map((person, at) => (
         <li key={person.id} className={`face color-${person.color}`} title={at === 0 ? `${person.name} (you)` : person.name}>
-          <span aria-hidden="true">{person.name[0]}</span>
+          <span aria-hidden="true">{person.name.slice(0, 2)}</span>
           <span className="read-out">{at === 0 ? `${person.name} (you)` : person.name}</span>
         </li>
       ))}

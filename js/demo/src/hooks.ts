@@ -1,26 +1,33 @@
-import { useEffect, useState, useSyncExternalStore } from "react"
+import type { ConnectionState, HighwaterClientAdapter } from "@highwater/client"
+import { useCallback, useEffect, useState, useSyncExternalStore } from "react"
 import type { PageDoc, PageHandle } from "./page-doc.js"
 
 /** The document, as it is now. */
 export function useDoc(handle: PageHandle): PageDoc {
-  return useSyncExternalStore(
-    listener => {
+  const subscribe = useCallback(
+    (listener: () => void) => {
       handle.on("change", listener)
       return () => void handle.off("change", listener)
     },
-    () => handle.doc() as PageDoc
+    [handle]
   )
+  return useSyncExternalStore(subscribe, () => handle.doc() as PageDoc)
 }
 
 /** The address's fragment, where the page's url is. */
 export function useHash(): string {
-  return useSyncExternalStore(
-    listener => {
-      window.addEventListener("hashchange", listener)
-      return () => window.removeEventListener("hashchange", listener)
-    },
-    () => decodeURIComponent(location.hash.slice(1))
-  )
+  return useSyncExternalStore(onHashChange, () => location.hash.slice(1))
+}
+
+function onHashChange(listener: () => void): () => void {
+  window.addEventListener("hashchange", listener)
+  return () => window.removeEventListener("hashchange", listener)
+}
+
+/** Where the connection stands. The adapter calls back whenever it opens or ends. */
+export function useConnection(adapter: HighwaterClientAdapter): ConnectionState {
+  const subscribe = useCallback((listener: () => void) => adapter.onSaveStatus(listener), [adapter])
+  return useSyncExternalStore(subscribe, () => adapter.state)
 }
 
 /** The time, looked at every so often while that is of use. */

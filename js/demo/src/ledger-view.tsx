@@ -8,7 +8,8 @@ import { recentPages } from "./recent-pages.js"
 import type { Session } from "./session.js"
 import { useOutbox } from "./use-outbox.js"
 
-const LISTED_MAX = 6
+/** Rows of a list that must not push around what is below it. */
+const ROWS = 3
 
 /** What the server does not have, what is kept on this device, and what became of each change. */
 export function LedgerView({ session, handle, log }: { session: Session; handle: PageHandle; log: ChangeLog }) {
@@ -47,14 +48,15 @@ function unsavedOf({ documentId }: PageHandle, log: readonly LoggedChange[], out
 }
 
 function Unsaved({ total, changes, now }: { total: number; changes: readonly UnsavedChange[]; now: number }) {
-  const listed = changes.slice(0, LISTED_MAX)
-  const more = Math.max(total, changes.length) - listed.length
+  const count = Math.max(total, changes.length)
+  const listed = changes.slice(0, count > ROWS ? ROWS - 1 : ROWS)
+  const more = count - listed.length
   return (
     <section aria-labelledby="unsaved-title" className="unsaved">
       <h2 id="unsaved-title">
-        Not on the server <span className="number">{Math.max(total, changes.length)}</span>
+        Not on the server <span className="number">{count}</span>
       </h2>
-      {listed.length === 0 && more === 0 && <p className="quiet">Nothing. You could pull any plug now.</p>}
+      {count === 0 && <p className="quiet">Nothing. You could pull any plug now.</p>}
       <ul className="rows">
         {listed.map(({ hash, since, where }) => (
           <li key={hash}>

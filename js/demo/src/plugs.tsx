@@ -1,4 +1,5 @@
 import { useEffect, useId, useState, useSyncExternalStore } from "react"
+import { useConnection } from "./hooks.js"
 import type { LineState } from "./line.js"
 import { kill, mayBeKilled } from "./server.js"
 import type { Session } from "./session.js"
@@ -59,7 +60,7 @@ function plugsFor({ line }: Session, state: LineState, type: (words: string) => 
   const isOffline = state === "offline"
   return [
     {
-      name: "Drop the connection",
+      name: "Drop connection",
       words: "The socket breaks, and what was on it is lost. The client connects anew.",
       isOff: isOffline,
       pull: () => {
@@ -135,9 +136,9 @@ const LINE_WORDS: Record<LineState, string> = {
   offline: "Offline: you pulled the plug",
 }
 
+/** Whether there is a connection, and which plug is out. */
 function LineNote({ state, session: { adapter } }: { state: LineState; session: Session }) {
-  // The adapter says through the save status when its connection is another one.
-  const connection = useSyncExternalStore(adapter.onSaveStatus.bind(adapter), () => adapter.state)
+  const connection = useConnection(adapter)
   const plain = connection === "open" ? "Connected" : connection === "stopped" ? "Stopped: reload the page" : "Connecting…"
   return (
     <p className="line" data-line={state} data-connection={connection}>

@@ -144,8 +144,8 @@ function isHere(handle: PageHandle, heads: unknown): boolean {
 }
 
 function introduce(): Omit<Person, "place"> {
-  const pick = Math.floor(Math.random() * NAMES.length)
-  return { id: crypto.getRandomValues(new Uint32Array(2)).join("-"), name: NAMES[pick]!, color: pick % COLORS }
+  const below = (end: number) => Math.floor(Math.random() * end)
+  return { id: crypto.getRandomValues(new Uint32Array(2)).join("-"), name: NAMES[below(NAMES.length)]!, color: below(COLORS) }
 }
 
 /** Takes from a message what can be shown, whoever wrote it. */

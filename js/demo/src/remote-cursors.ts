@@ -39,10 +39,13 @@ export function showPeople(state: EditorState, people: readonly Person[]) {
 function decorations(state: EditorState): DecorationSet {
   const end = state.doc.content.size
   const inside = (at: number) => Math.max(0, Math.min(at, end))
-  const all = (key.getState(state) ?? []).flatMap(({ person: { id, name, color }, place }) => {
+  const all = (key.getState(state) ?? []).flatMap(({ person, place }) => {
     if (!place) return []
+    const { id, name, color } = person
     const [anchor, head] = [inside(place.anchor), inside(place.head)]
-    const cursor = Decoration.widget(head, () => cursorElement(name, color), { key: `${id} ${name}`, side: 10 })
+    // A new element, which shows the name again, when they have moved, and not when what is before them has.
+    const key = `${id} ${person.place?.head}`
+    const cursor = Decoration.widget(head, () => cursorElement(name, color), { key, side: 10 })
     if (anchor === head) return [cursor]
     const range = { class: `remote-range color-${color}` }
     return [cursor, Decoration.inline(Math.min(anchor, head), Math.max(anchor, head), range)]
