@@ -84,7 +84,7 @@ function OutboxList({ handle, outbox }: { handle: PageHandle; outbox: readonly O
       <h2 id="outbox-title">
         Outbox on this device <span className="number">{outbox.length}</span>
       </h2>
-      {byDocument.size === 0 && <p className="quiet">Empty. It holds each change until the server has it.</p>}
+      {byDocument.size === 0 && <p className="quiet">Empty. Changes wait here for the server.</p>}
       <ul className="rows">
         {[...byDocument].map(([id, { count, bytes }]) => (
           <li key={id}>

