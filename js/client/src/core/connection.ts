@@ -37,6 +37,9 @@ export interface ConnectionHandlers {
 }
 
 const OPEN = 1
+// A connection that lasted for so long was a success. One that ends at once is not: a server that is too busy
+// may let clients in and close them again, and they must come back ever more slowly.
+const SUCCESS_MS = 5000
 
 /** One WebSocket that is made anew whenever it ends, until that is pointless. */
 export class Connection {
@@ -52,6 +55,7 @@ export class Connection {
   #attempt = 0
   #timer: unknown
   #error: ConnectionStoppedError | undefined
+  #readyAt: number | undefined
   #tokenExpired = false
   #serverSaid = ""
 
@@ -104,7 +108,7 @@ export class Connection {
   /** The handshake is done. */
   ready(): void {
     if (this.#state !== "connecting") return
-    this.#backoff.reset()
+    this.#readyAt = this.#environment.now()
     this.#tokenExpired = false
     this.#setState("open")
     this.#expectSilence()
@@ -123,7 +127,7 @@ export class Connection {
 
   /** Drops the socket and tries again after a pause. */
   drop(): void {
-    if (this.#state === "connecting" || this.#state === "open") this.#retry(this.#backoff.next())
+    if (this.#state === "connecting" || this.#state === "open") this.#retry()
   }
 
   async #connect(): Promise<void> {
@@ -175,7 +179,7 @@ export class Connection {
       }
       this.#tokenExpired = true
     }
-    this.#retry((next.action === "retry" ? next.delay : undefined) ?? this.#backoff.next())
+    this.#retry(next.action === "retry" ? next.delay : undefined)
   }
 
   #stop(code: number, advice: string, reason: string): void {
@@ -184,9 +188,11 @@ export class Connection {
     this.#setState("stopped")
   }
 
-  #retry(delay: number): void {
+  #retry(delay?: number): void {
     this.#abandonSocket()
-    this.#setTimer(() => void this.#connect(), delay)
+    if (this.#readyAt !== undefined && this.#environment.now() - this.#readyAt >= SUCCESS_MS) this.#backoff.reset()
+    this.#readyAt = undefined
+    this.#setTimer(() => void this.#connect(), delay ?? this.#backoff.next())
     this.#setState("waiting")
   }
 

@@ -96,7 +96,7 @@ function result<T>(request: IDBRequest<T>): Promise<T> {
 function finished(transaction: IDBTransaction): Promise<void> {
   return new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve()
-    transaction.onabort = () => reject(transaction.error)
+    transaction.onabort = () => reject(transaction.error ?? new Error("the browser aborted the write to the outbox"))
     transaction.onerror = () => reject(transaction.error)
   })
 }

@@ -65,8 +65,9 @@ export class Ledger {
   markDurable(hashes: readonly string[], isHere: (hash: string) => boolean): PendingChange[] {
     const settled: PendingChange[] = []
     for (const hash of hashes) {
-      if (this.#pending.has(hash) || isHere(hash)) settled.push(...this.#settle(hash))
-      else this.#ahead.add(hash)
+      settled.push(...this.#settle(hash))
+      // Remembered also if it was pending, from the outbox: it must not be owed again when it arrives.
+      if (!isHere(hash)) this.#ahead.add(hash)
     }
     return settled
   }

@@ -20,7 +20,9 @@ const DURABLE_HEADS_MS = 1000
 export class SaveTracker implements SaveStatusSource {
   readonly #environment: Environment
   readonly #documents = new Map<string, TrackedDocument>()
-  readonly #statuses = new Map<string | undefined, SaveStatus>()
+  readonly #statuses = new Map<string, SaveStatus>()
+  #overall: SaveStatus | undefined
+  #isOverallStale = true
   readonly #listeners = new Listeners()
   readonly #waiters: Waiters
   readonly #remembered = new Map<string, RememberedDocument>()
@@ -72,7 +74,10 @@ export class SaveTracker implements SaveStatusSource {
     for (const [id, { durableHeads, owed }] of documents) {
       const remembered = { durableHeads: isOther ? [] : durableHeads, owed }
       this.#remembered.set(id, remembered)
-      this.#documents.get(id)?.remember(remembered.durableHeads, owed)
+      const document = this.#documents.get(id)
+      if (document) document.remember(remembered.durableHeads, owed)
+      // What owes something counts from now on, and not only once somebody opens it.
+      else if (owed.length > 0) this.document(id)
     }
     this.changed()
   }
@@ -130,15 +135,24 @@ export class SaveTracker implements SaveStatusSource {
 
   /** {@inheritDoc SaveStatusSource.saveStatus} */
   saveStatus(documentId?: string): SaveStatus {
-    const { now } = this.#environment
+    if (documentId === undefined) return this.#overallStatus()
     const known = this.#statuses.get(documentId)
     if (known) return known
-    const document = documentId === undefined ? undefined : this.#documents.get(documentId)
-    const status = document
-      ? statusOf(document.facts, this.#isConnected, now)
-      : overallStatus(documentId === undefined ? [...this.#documents.keys()].map(id => this.saveStatus(id)) : [], now)
+    const { now } = this.#environment
+    const document = this.#documents.get(documentId)
+    const status = document ? statusOf(document.facts, this.#isConnected, now) : overallStatus([], now)
     this.#statuses.set(documentId, status)
     return status
+  }
+
+  /** Counted only when asked for, as it takes all documents. */
+  #overallStatus(): SaveStatus {
+    if (this.#overall && !this.#isOverallStale) return this.#overall
+    this.#isOverallStale = false
+    const all = [...this.#documents.keys()].map(id => this.saveStatus(id))
+    const status = overallStatus(all, this.#environment.now)
+    if (!sameStatus(this.#overall, status)) this.#overall = status
+    return this.#overall!
   }
 
   /** {@inheritDoc SaveStatusSource.onSaveStatus} */
@@ -182,6 +196,11 @@ export class SaveTracker implements SaveStatusSource {
     return [...this.#documents.values()].filter(document => !document.isSaved).map(document => document.unsaved)
   }
 
+  /** Whether something is not on the server that could still get there. */
+  get isHopeful(): boolean {
+    return [...this.#documents.values()].some(document => !document.isSaved && !document.isHopeless(document.pending.keys()))
+  }
+
   /** Nobody needs to wait any longer: the connection has ended for good. */
   stop(cause: unknown): void {
     this.#waiters.stop(cause)
@@ -196,8 +215,8 @@ export class SaveTracker implements SaveStatusSource {
   changed(documentId?: string): void {
     const ids = documentId === undefined ? [...this.#statuses.keys()] : [documentId]
     let differs = false
-    for (const id of ids) if (id !== undefined) differs = this.#refresh(id) || differs
-    if (differs || documentId === undefined) this.#refresh(undefined)
+    for (const id of ids) differs = this.#refresh(id) || differs
+    this.#isOverallStale = true
     this.#waiters.look()
     if (differs || documentId === undefined) this.#listeners.notify()
   }
@@ -213,11 +232,11 @@ export class SaveTracker implements SaveStatusSource {
     this.outbox?.remove(documentId, changes.map(({ hash }) => hash))
   }
 
-  #refresh(documentId: string | undefined): boolean {
+  #refresh(documentId: string): boolean {
     const before = this.#statuses.get(documentId)
     this.#statuses.delete(documentId)
     const after = this.saveStatus(documentId)
-    if (documentId !== undefined && after.state === "saved") this.#keepHeads(documentId)
+    if (after.state === "saved") this.#keepHeads(documentId)
     if (!sameStatus(before, after)) return true
     this.#statuses.set(documentId, before!)
     return false

@@ -26,7 +26,7 @@ export class TrackedDocument {
   #serverHeads: readonly string[] | undefined
   /** From an earlier session: heads that were durable then, and what was owed. */
   #durableBefore: readonly string[] = []
-  #owedBefore: ReadonlySet<string> = new Set()
+  readonly #owedBefore = new Set<string>()
 
   constructor(documentId: string, events: TrackedDocumentEvents, now: () => number) {
     this.documentId = documentId
@@ -37,7 +37,7 @@ export class TrackedDocument {
   /** What the outbox knows from an earlier session. To be told before the document itself. */
   remember(durableHeads: readonly string[], owed: readonly OwedChange[]): void {
     this.#durableBefore = durableHeads
-    this.#owedBefore = new Set(owed.map(({ hash }) => hash))
+    for (const { hash } of owed) this.#owedBefore.add(hash)
     // Also if the document does not have them: then this device's copy of it is older than the outbox.
     this.#ledger.restore(owed)
     if (!this.#doc) return

@@ -288,7 +288,8 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
 
   /** A question that the server answers, about what is owed if anything is. */
   #ping(): boolean {
-    if (!this.#serverAnswersQuestions) return false
+    // A server without extensions cannot be asked; but while something is owed, its acknowledgement is due.
+    if (!this.#serverAnswersQuestions) return this.#tracker.isHopeful
     let any: string | undefined
     for (const { documentId, pending, heads } of this.#tracker.documents) {
       if (pending.size > 0) return this.#ask(documentId, [...pending.keys()])

@@ -80,7 +80,8 @@ export class Recovery {
   async #deliver(documentId: string): Promise<void> {
     const { repo, tracker } = this.#parts
     try {
-      const allowableStates = ["ready", "unavailable"]
+      // Not only when ready: a document that the server does not have either is made of what is owed.
+      const allowableStates = ["ready", "requesting", "unavailable"]
       const handle = await repo.find(documentId as DocumentId, { allowableStates })
       const missing = tracker.document(documentId).missingHere.map(({ bytes }) => bytes)
       if (missing.length > 0) handle.update(doc => A.applyChanges(doc, missing)[0])

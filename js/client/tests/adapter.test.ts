@@ -1,0 +1,313 @@
+import { describe, expect, it } from "vitest"
+import { UnsavedChangesError } from "../src/index.js"
+import { FakeServer } from "./fake/server.js"
+import { pass, useFakeTime } from "./fake/time.js"
+import { hashesOf, MemoryStore, participant } from "./fake/world.js"
+
+describe("save status", () => {
+  it("goes from not saved over saving to saved, and counts", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter, repo } = participant(server)
+    const handle = repo.create({ n: 0 })
+    expect(adapter.saveStatus(handle)).toMatchObject({ state: "notSaved", unsavedChanges: 1 })
+    await pass(20)
+    expect(adapter.saveStatus(handle)).toMatchObject({ state: "saving", unsavedChanges: 1 })
+    await pass(1000)
+    expect(adapter.saveStatus(handle)).toMatchObject({ state: "saved", unsavedChanges: 0, unsavedSince: undefined })
+    expect(adapter.saveStatus()).toMatchObject({ state: "saved", unsavedChanges: 0 })
+  })
+
+  it("says how old the oldest unsaved change is", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter, repo, line } = participant(server)
+    line.mode = "refused"
+    const handle = repo.create({ n: 0 })
+    await pass(3000)
+    handle.change((doc: any) => (doc.n = 1))
+    expect(adapter.saveStatus(handle).oldestUnsavedAge).toBe(3000)
+    expect(adapter.saveStatus().oldestUnsavedAge).toBe(3000)
+  })
+
+  it("is savedOnDevice offline once the outbox has it, and notSaved if the outbox fails", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const { adapter, repo, line } = participant(server, { outbox })
+    line.mode = "refused"
+    const handle = repo.create({ n: 0 })
+    await pass(10)
+    expect(adapter.saveStatus(handle).state).toBe("savedOnDevice")
+    outbox.isBroken = true
+    handle.change((doc: any) => (doc.n = 1))
+    await pass(10)
+    expect(adapter.saveStatus(handle)).toMatchObject({ state: "notSaved", unsavedChanges: 2 })
+    outbox.isBroken = false
+    await pass(1000)
+    expect(adapter.saveStatus(handle).state).toBe("savedOnDevice")
+    expect(outbox.hashes(handle.documentId)).toEqual(hashesOf(handle))
+  })
+
+  it("is rejected with the server's reason, and whenSaved and close say so", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.refuses = ({ message }) => message === "bad"
+    const { adapter, repo } = participant(server)
+    const handle = repo.create({ n: 0 })
+    await pass(500)
+    handle.change((doc: any) => (doc.n = 1), { message: "bad" })
+    const [, bad] = hashesOf(handle)
+    const failure = adapter.whenSaved(handle).catch(error => error)
+    await pass(500)
+    expect(adapter.saveStatus(handle).state).toBe("rejected")
+    const rejected = [{ hash: bad, reason: "refused by the test" }]
+    expect(await failure).toMatchObject({ reason: "rejected", documents: [{ hashes: [bad], rejected }] })
+    const closing = await adapter.close().catch(error => error)
+    expect(closing).toBeInstanceOf(UnsavedChangesError)
+  })
+
+  it("is right while somebody else edits without pause", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const [alice, bob] = [participant(server), participant(server)]
+    const hers = alice.repo.create<any>({ n: 0 })
+    await pass(500)
+    const finding = bob.repo.find<any>(hers.url)
+    await pass(500)
+    const his = await finding
+    const busy = setInterval(() => his.change(doc => (doc.m = (doc.m ?? 0) + 1)), 3)
+    await pass(50)
+    hers.change(doc => (doc.n = 1))
+    let isSaved = false
+    void alice.adapter.whenSaved(hers).then(() => (isSaved = true))
+    await pass(100)
+    clearInterval(busy)
+    expect(isSaved).toBe(true)
+    await pass(1000)
+    expect(alice.adapter.saveStatus().state).toBe("saved")
+    expect(bob.adapter.saveStatus().state).toBe("saved")
+  })
+
+  it("counts nothing durable any more if another server answers", async () => {
+    useFakeTime()
+    const [first, second] = [new FakeServer(), new FakeServer()]
+    second.storageId = "another"
+    const { adapter, repo, line } = participant(first)
+    const handle = repo.create({ n: 0 })
+    await pass(500)
+    expect(adapter.saveStatus(handle).state).toBe("saved")
+    first.kill()
+    ;(line as { acceptor: unknown }).acceptor = { ...proxy(second, line) }
+    line.mode = "up"
+    await pass(1000)
+    expect(second.hashes(handle.documentId)).toEqual(new Set(hashesOf(handle)))
+    expect(adapter.saveStatus(handle).state).toBe("saved")
+  })
+})
+
+/** Lets a server accept sockets of a line that is another's. */
+function proxy(server: FakeServer, line: any) {
+  const own = server.line()
+  return {
+    accept: (socket: any) => {
+      own.sockets.add(socket)
+      line.sockets.add(socket)
+      server.accept(socket)
+    },
+    receive: (socket: any, data: any) => server.receive(socket, data),
+    gone: (socket: any) => server.gone(socket),
+  }
+}
+
+describe("sending", () => {
+  it("does not wait for the 100 ms that automerge-repo collects changes", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter, repo } = participant(server)
+    const handle = repo.create<any>({ n: 0 })
+    await pass(1000)
+    for (let n = 1; n <= 20; n++) {
+      handle.change(doc => (doc.n = n))
+      // There, onto the disk, and back again.
+      await pass(5 + 1 + 5 + 1)
+      expect(adapter.saveStatus(handle).state).toBe("saved")
+    }
+  })
+
+  it("works with a server that knows no extensions", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.extended = false
+    const { adapter, repo } = participant(server)
+    const handle = repo.create<any>({ n: 0 })
+    await pass(500)
+    handle.change(doc => (doc.n = 1))
+    await pass(500)
+    expect(adapter.saveStatus(handle).state).toBe("saved")
+    const closing = adapter.close()
+    await pass(100)
+    await closing
+  })
+
+  it("writes a change to the outbox before it is sent", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const { repo } = participant(server, { outbox })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(500)
+    outbox.writeMs = 5000
+    handle.change(doc => (doc.n = 1))
+    await pass(4000)
+    expect(server.hashes(handle.documentId).size).toBe(1)
+    await pass(2000)
+    expect(server.hashes(handle.documentId).size).toBe(2)
+    await pass(10_000)
+    expect(outbox.hashes(handle.documentId)).toEqual([])
+  })
+})
+
+describe("the connection", () => {
+  it.each([true, false])("notices a path that is dead without an event, and comes back (extensions: %s)", async extended => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.extended = extended
+    const { adapter, repo, line } = participant(server)
+    const handle = repo.create<any>({ n: 0 })
+    await pass(500)
+    line.cut()
+    line.mend()
+    handle.change(doc => (doc.n = 1))
+    await pass(21_000)
+    expect(adapter.saveStatus(handle).state).toBe("saved")
+  })
+
+  it("notices that also when nothing is owed, so that it hears of others' changes", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const [alice, bob] = [participant(server), participant(server)]
+    const hers = alice.repo.create<any>({ n: 0 })
+    await pass(500)
+    const finding = bob.repo.find<any>(hers.url)
+    await pass(500)
+    const his = await finding
+    alice.line.cut()
+    alice.line.mend()
+    his.change(doc => (doc.n = 1))
+    await pass(21_000)
+    expect(hers.doc()).toEqual({ n: 1 })
+  })
+
+  it("is quiet and stays while a healthy server has nothing to say", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter, repo } = participant(server)
+    repo.create<any>({ n: 0 })
+    await pass(500)
+    let lost = 0
+    adapter.on("peer-disconnected", () => lost++)
+    await pass(600_000)
+    expect([lost, adapter.state]).toEqual([0, "open"])
+  })
+
+  it("comes back at once when the network is back", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const window = new EventTarget()
+    const { adapter, line } = participant(server, { more: { window, random: () => 0.999 } })
+    line.mode = "refused"
+    await pass(60_000)
+    expect(adapter.state).toBe("waiting")
+    line.mode = "up"
+    window.dispatchEvent(new Event("online"))
+    await pass(20)
+    expect(adapter.state).toBe("open")
+  })
+
+  it("comes back when a restarting server said", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter } = participant(server, { more: { random: () => 0.999 } })
+    await pass(100)
+    server.stop()
+    server.start()
+    await pass(190)
+    expect(adapter.state).toBe("waiting")
+    await pass(40)
+    expect(adapter.state).toBe("open")
+  })
+
+  for (const code of [1003, 1009, 4400, 4403, 4409, 4413, 4422]) {
+    it(`stays away after ${code}, and those who wait are told`, async () => {
+      useFakeTime()
+      const server = new FakeServer()
+      const { adapter, repo } = participant(server)
+      await pass(100)
+      server.commitMs = 1e9
+      const handle = repo.create({ n: 0 })
+      const failure = adapter.whenSaved(handle).catch(error => error)
+      server.closeAll(code, "because")
+      await pass(60_000)
+      expect(adapter.state).toBe("stopped")
+      expect(adapter.error).toMatchObject({ code })
+      expect(await failure).toMatchObject({ reason: "stopped", cause: adapter.error })
+    })
+  }
+
+  for (const code of [1000, 1006, 1012, 1013, 4408, 4429, 4999]) {
+    it(`comes back after ${code}`, async () => {
+      useFakeTime()
+      const server = new FakeServer()
+      const { adapter } = participant(server)
+      await pass(100)
+      server.closeAll(code)
+      await pass(2000)
+      expect(adapter.state).toBe("open")
+    })
+  }
+
+  it("comes back ever more slowly to a server that lets it in and closes again", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter } = participant(server, { more: { random: () => 1 } })
+    const pauses: number[] = []
+    for (let n = 0; n < 6; n++) {
+      for (let ms = 0; adapter.state !== "open"; ms++) {
+        await pass(1)
+        pauses[n] = ms
+      }
+      server.closeAll(1013)
+      await pass(10)
+    }
+    expect(pauses.slice(1).every((pause, n) => n === 0 || pause > 1.5 * pauses[n]!)).toBe(true)
+  })
+
+  it("gets a new token when the old one has expired", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.token = "one"
+    const requests: boolean[] = []
+    const token = async ({ expired }: { expired: boolean }) => {
+      requests.push(expired)
+      return expired ? "two" : "one"
+    }
+    const { adapter } = participant(server, { token })
+    await pass(100)
+    expect(adapter.state).toBe("open")
+    server.token = "two"
+    server.closeAll(4401)
+    await pass(2000)
+    expect(adapter.state).toBe("open")
+    expect(requests).toEqual([false, true])
+  })
+
+  it("stops when a fixed token has expired", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.token = "two"
+    const { adapter } = participant(server, { token: "one" })
+    await pass(100)
+    expect(adapter.error?.message).toContain("function that gets a new one")
+  })
+})

@@ -1,0 +1,156 @@
+// The promise of close(): it resolves only when everything is durable, otherwise it rejects in time with
+// exactly what the server has not called durable; and it always ends.
+
+import * as A from "@automerge/automerge"
+import type { DocHandle } from "@automerge/automerge-repo"
+import fc from "fast-check"
+import { expect, it } from "vitest"
+import { UnsavedChangesError } from "../src/index.js"
+import { PlainDocument } from "../src/plain/index.js"
+import { runs } from "./fake/runs.js"
+import { Issuer, play, repair, schedule, type Step } from "./fake/schedule.js"
+import { FakeServer } from "./fake/server.js"
+import { forgetTimers, pass, useFakeTime } from "./fake/time.js"
+import { ancestors, environment, hashesOf, MemoryStore, participant } from "./fake/world.js"
+
+/** How a promise ended, once it has. */
+function outcome(promise: Promise<unknown>): { ended?: "resolved" | "rejected"; error?: any } {
+  const result: { ended?: "resolved" | "rejected"; error?: any } = {}
+  promise.then(
+    () => (result.ended = "resolved"),
+    error => Object.assign(result, { ended: "rejected", error })
+  )
+  return result
+}
+
+const CASE = fc.record({
+  before: schedule(20),
+  during: schedule(12),
+  timeout: fc.oneof(fc.nat(100), fc.nat(20_000)),
+  writeMs: fc.constantFrom(0, 3, 50),
+})
+
+async function closeRepo(before: Step[], during: Step[], timeout: number, writeMs: number): Promise<void> {
+  forgetTimers()
+  const server = new FakeServer()
+  const issuer = new Issuer(server)
+  const outbox = new MemoryStore()
+  outbox.writeMs = writeMs
+  const { adapter, repo, line } = participant(server, { outbox, token: () => issuer.current })
+  const handles: Array<DocHandle<any> | undefined> = [undefined, undefined]
+  const edit = (document: number) => {
+    const handle = (handles[document] ??= repo.create<any>({ n: 0 }))
+    handle.change(doc => (doc.n += 1))
+  }
+  const scene = { server, line, issuer, edit }
+  const open = () => handles.filter(handle => handle !== undefined)
+
+  await play(before, scene)
+  const result = outcome(adapter.close({ timeout }))
+  // What is typed from here on may come after the end, so it is not part of the promise.
+  await play(during.filter(step => step.do !== "edit"), scene)
+  await pass(timeout)
+  // Its own writes to the outbox are waited for no longer than that again.
+  if (!result.ended) await pass(Math.min(timeout, 3 * writeMs))
+  expect(result.ended).toBeDefined()
+
+  if (result.ended === "resolved") {
+    for (const handle of open()) {
+      const durable = server.hashes(handle.documentId)
+      expect(hashesOf(handle).filter(hash => !durable.has(hash))).toEqual([])
+    }
+    expect(adapter.state).toBe("idle")
+    await pass(1000)
+    expect([...outbox.changes.values()]).toEqual([])
+    return
+  }
+
+  expect(result.error).toBeInstanceOf(UnsavedChangesError)
+  await pass(0)
+  // Time has passed since: only what was known then counts, and it can only have become less.
+  const later = scene.server.told.get(line)!
+  for (const handle of open()) {
+    const listed: string[] = result.error.documents.find((one: any) => one.documentId === handle.documentId)?.hashes ?? []
+    const told = ancestors(handle.doc(), later.get(handle.documentId) ?? [])
+    const missing = hashesOf(handle).filter(hash => !told.has(hash))
+    expect(listed).toEqual(expect.arrayContaining(missing))
+  }
+
+  repair(server, line, issuer)
+  await pass(100_000)
+  const again = outcome(adapter.close({ timeout: 30_000 }))
+  await pass(31_000)
+  expect(again).toEqual({ ended: "resolved" })
+  expect([...outbox.changes.values()]).toEqual([])
+}
+
+it("holds for a repo, over random schedules of edits and accidents", async () => {
+  useFakeTime()
+  await fc.assert(
+    fc.asyncProperty(CASE, ({ before, during, timeout, writeMs }) => closeRepo(before, during, timeout, writeMs)),
+    runs(1000)
+  )
+}, 300_000)
+
+it("lists exactly what the server has not called durable", async () => {
+  useFakeTime()
+  const property = fc.asyncProperty(schedule(25), fc.nat(500), async (steps, timeout) => {
+    forgetTimers()
+    const server = new FakeServer()
+    const issuer = new Issuer(server)
+    const outbox = new MemoryStore()
+    const { adapter, repo, line } = participant(server, { outbox, token: () => issuer.current })
+    const handle = repo.create<any>({ n: 0 })
+    await play(steps, { server, line, issuer, edit: () => handle.change(doc => (doc.n += 1)) })
+    let exact: string[] = []
+    let kept: string[] = []
+    const closing = adapter.close({ timeout }).catch(error => {
+      // In the same turn in which it rejects.
+      const told = ancestors(handle.doc(), server.told.get(line)!.get(handle.documentId) ?? [])
+      exact = hashesOf(handle).filter(hash => !told.has(hash))
+      kept = outbox.hashes(handle.documentId)
+      return error
+    })
+    await pass(timeout)
+    const error = await closing
+    if (!error) return
+    expect(error.documents).toEqual([{ documentId: handle.documentId, hashes: exact, rejected: [] }])
+    expect(kept).toEqual(expect.arrayContaining(exact))
+    adapter.disconnect()
+  })
+  await fc.assert(property, runs(1000))
+}, 300_000)
+
+it("holds for a plain document", async () => {
+  useFakeTime()
+  const property = fc.asyncProperty(CASE, async ({ before, during, timeout, writeMs }) => {
+    forgetTimers()
+    const server = new FakeServer()
+    const issuer = new Issuer(server)
+    const line = server.line()
+    const outbox = new MemoryStore()
+    outbox.writeMs = writeMs
+    const token = () => issuer.current
+    const doc = new PlainDocument<any>("ws://server.test", "doc", { outbox, token, environment: environment(line) })
+    const scene = { server, line, issuer, edit: () => doc.change(d => (d.n = (d.n ?? 0) + 1)) }
+    const hashes = () => A.getChangesMetaSince(doc.doc, []).map(({ hash }) => hash)
+    await play(before, scene)
+    const result = outcome(doc.close({ timeout }))
+    await play(during.filter(step => step.do !== "edit"), scene)
+    await pass(timeout + 3 * writeMs)
+    expect(result.ended).toBeDefined()
+    if (result.ended === "resolved") {
+      const durable = server.hashes("doc")
+      expect(hashes().filter(hash => !durable.has(hash))).toEqual([])
+      return
+    }
+    expect(result.error).toBeInstanceOf(UnsavedChangesError)
+    repair(server, line, issuer)
+    await pass(100_000)
+    const again = outcome(doc.close({ timeout: 30_000 }))
+    await pass(31_000)
+    expect(again).toEqual({ ended: "resolved" })
+    expect([...outbox.changes.values()]).toEqual([])
+  })
+  await fc.assert(property, runs(1500))
+}, 300_000)

@@ -1,0 +1,114 @@
+import * as A from "@automerge/automerge"
+import { describe, expect, it } from "vitest"
+import { openDocument, PlainDocument, type OpenDocumentOptions } from "../src/plain/index.js"
+import { FakeServer } from "./fake/server.js"
+import { pass, useFakeTime } from "./fake/time.js"
+import { environment } from "./fake/world.js"
+
+interface Note {
+  n?: number
+  m?: number
+}
+
+async function opened(server: FakeServer, options: OpenDocumentOptions<Note> & { line?: ReturnType<FakeServer["line"]> } = {}) {
+  const line = options.line ?? server.line()
+  const opening = openDocument<Note>("ws://server.test", "doc", { environment: environment(line), ...options })
+  await pass(100)
+  return { line, doc: await opening }
+}
+
+describe("a plain document", () => {
+  it("is opened, changed, saved and closed", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { doc } = await opened(server)
+    expect(doc.saveStatus().state).toBe("saved")
+    doc.change(d => (d.n = 1))
+    expect(doc.saveStatus()).toMatchObject({ state: "saving", unsavedChanges: 1 })
+    const saved = doc.whenSaved()
+    await pass(50)
+    await saved
+    const [head] = A.getHeads(doc.doc)
+    const [known, unknown] = [doc.isSaved(head!), doc.isSaved("ab".repeat(32))]
+    await pass(50)
+    expect([await known, await unknown]).toEqual([true, false])
+    await doc.close()
+    expect(doc.state).toBe("idle")
+    await expect(doc.isSaved(head!)).rejects.toThrow("not connected")
+  })
+
+  it("hears of others' changes", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const [{ doc: hers }, { doc: his }] = [await opened(server), await opened(server)]
+    const heard: unknown[] = []
+    const undo = his.on("change", doc => heard.push(A.toJS(doc)))
+    hers.change(d => (d.n = 1))
+    await pass(100)
+    undo()
+    hers.change(d => (d.n = 2))
+    await pass(100)
+    expect(heard).toEqual([{ n: 1 }])
+    expect(his.doc).toEqual({ n: 2 })
+  })
+
+  it("keeps what is changed while the connection is gone", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { doc, line } = await opened(server)
+    line.cut()
+    doc.change(d => (d.n = 1))
+    await pass(30_000)
+    expect(doc.saveStatus()).toMatchObject({ state: "notSaved", unsavedChanges: 1 })
+    doc.change(d => (d.n = 2))
+    line.mend()
+    const closing = doc.close({ timeout: 60_000 })
+    await pass(60_000)
+    await closing
+    expect(server.hashes("doc").size).toBe(2)
+  })
+
+  it("says what the server refused", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.refuses = ({ message }) => message === "bad"
+    const { doc } = await opened(server)
+    doc.change(d => (d.n = 1), { message: "bad" })
+    await pass(100)
+    expect(doc.saveStatus().state).toBe("rejected")
+    await expect(doc.close()).rejects.toMatchObject({ reason: "rejected" })
+  })
+
+  it("gives up opening in time, and says why", async () => {
+    useFakeTime()
+    const line = new FakeServer().line()
+    line.mode = "silent"
+    const opening = openDocument("ws://server.test", "doc", { environment: environment(line), timeout: 500 }).catch(e => e)
+    await pass(500)
+    expect((await opening).message).toContain("is it reachable?")
+  })
+
+  it("gives up opening when the server says for good that it may not", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.token = "good"
+    const opening = openDocument("ws://server.test", "doc", { environment: environment(server.line()), token: "bad" }).catch(e => e)
+    await pass(500)
+    expect(await opening).toMatchObject({ name: "ConnectionStoppedError", code: 4401 })
+  })
+
+  it("can be used offline from what the application has stored", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const line = server.line()
+    line.mode = "refused"
+    const initial = A.from<any>({ n: 1 }) as A.Doc<Note>
+    const doc = new PlainDocument<Note>("ws://server.test", "doc", { environment: environment(line), initial })
+    doc.change(d => (d.m = 1))
+    await pass(100)
+    expect(doc.saveStatus()).toMatchObject({ state: "notSaved", unsavedChanges: 2 })
+    line.mode = "up"
+    await pass(60_000)
+    expect(doc.saveStatus().state).toBe("saved")
+  })
+})

@@ -1,0 +1,222 @@
+// What one session or tab leaves behind reaches the server without the application touching it.
+
+import { describe, expect, it } from "vitest"
+import type { LocksLike } from "../src/core/environment.js"
+import { FakeServer } from "./fake/server.js"
+import { pass, useFakeTime } from "./fake/time.js"
+import { hashesOf, MemoryStore, participant } from "./fake/world.js"
+
+/** A storage adapter of automerge-repo in memory. */
+class MemoryStorage {
+  readonly #entries = new Map<string, { key: string[]; data: Uint8Array }>()
+  async load(key: string[]) {
+    return this.#entries.get(key.join("/"))?.data
+  }
+  async save(key: string[], data: Uint8Array) {
+    this.#entries.set(key.join("/"), { key, data })
+  }
+  async remove(key: string[]) {
+    this.#entries.delete(key.join("/"))
+  }
+  async loadRange(prefix: string[]) {
+    return [...this.#entries.values()].filter(({ key }) => prefix.every((part, at) => key[at] === part))
+  }
+  async removeRange(prefix: string[]) {
+    for (const { key } of await this.loadRange(prefix)) await this.remove(key)
+  }
+}
+
+/** `navigator.locks` for several tabs; `die` frees a tab's locks as the browser does. */
+class FakeLocks {
+  readonly #held: Array<{ name: string; tab: object }> = []
+  readonly #waiting: Array<{ name: string; tab: object; start: () => void }> = []
+
+  forTab(): LocksLike & { die(): void } {
+    const tab = {}
+    return {
+      request: (name, { signal }, held) =>
+        new Promise<void>((resolve, reject) => {
+          signal?.addEventListener("abort", () => reject(signal.reason))
+          const start = () => {
+            this.#held.push({ name, tab })
+            void held().then(() => {
+              this.#free(name)
+              resolve()
+            })
+          }
+          if (this.#held.some(one => one.name === name)) this.#waiting.push({ name, tab, start })
+          else start()
+        }),
+      query: async () => ({ held: this.#held.map(({ name }) => ({ name })) }),
+      die: () => {
+        const names = this.#held.filter(one => one.tab === tab).map(({ name }) => name)
+        this.#waiting.splice(0, Infinity, ...this.#waiting.filter(one => one.tab !== tab))
+        for (const name of names) this.#free(name)
+      },
+    }
+  }
+
+  #free(name: string): void {
+    this.#held.splice(this.#held.findIndex(one => one.name === name), 1)
+    const next = this.#waiting.findIndex(one => one.name === name)
+    if (next >= 0) this.#waiting.splice(next, 1)[0]!.start()
+  }
+}
+
+describe("after a restart", () => {
+  it("documents that owe something are opened and sent, and others are not", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const [outbox, storage] = [new MemoryStore(), new MemoryStorage()]
+    const first = participant(server, { outbox, repo: { storage } })
+    const quiet = first.repo.create<any>({ n: 0 })
+    await pass(1000)
+    first.line.cut()
+    const owing = first.repo.create<any>({ n: 0 })
+    owing.change(doc => (doc.n = 1))
+    await pass(500)
+    first.adapter.disconnect()
+
+    const second = participant(server, { outbox, repo: { storage } })
+    await pass(3000)
+    expect(server.hashes(owing.documentId)).toEqual(new Set(hashesOf(owing)))
+    expect(outbox.changes.size).toBe(0)
+    expect(Object.keys(second.repo.handles)).toEqual([owing.documentId])
+    expect(Object.keys(second.repo.handles)).not.toContain(quiet.documentId)
+  })
+
+  it("what the repo's storage had no time to save comes from the outbox", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const [outbox, storage] = [new MemoryStore(), new MemoryStorage()]
+    const first = participant(server, { outbox, repo: { storage } })
+    const handle = first.repo.create<any>({ n: 0 })
+    await pass(1000)
+    first.line.cut()
+    handle.change(doc => (doc.n = 1))
+    // Not long enough for automerge-repo, which saves every 100 ms.
+    await pass(20)
+    expect(outbox.hashes(handle.documentId)).toHaveLength(1)
+    first.adapter.disconnect()
+
+    const copy = new MemoryStorage()
+    for (const { key, data } of await storage.loadRange([])) await copy.save(key, data)
+    const second = participant(server, { outbox, repo: { storage: copy } })
+    await pass(3000)
+    expect(server.hashes(handle.documentId)).toEqual(new Set(hashesOf(handle)))
+    const found = second.repo.handles[handle.documentId]!
+    expect(found.doc()).toEqual({ n: 1 })
+    expect(second.adapter.saveStatus(handle.documentId).state).toBe("saved")
+  })
+
+  it("works without storage in the repo: what is missing comes from the server", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const first = participant(server, { outbox })
+    const handle = first.repo.create<any>({ n: 0 })
+    await pass(1000)
+    first.line.cut()
+    handle.change(doc => (doc.n = 1))
+    await pass(20)
+    first.adapter.disconnect()
+    participant(server, { outbox })
+    await pass(3000)
+    expect(server.hashes(handle.documentId)).toEqual(new Set(hashesOf(handle)))
+    expect(outbox.changes.size).toBe(0)
+  })
+
+  it("flush waits for it from the first moment", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const first = participant(server, { outbox })
+    const handle = first.repo.create<any>({ n: 0 })
+    await pass(1000)
+    first.line.cut()
+    handle.change(doc => (doc.n = 1))
+    await pass(20)
+    first.adapter.disconnect()
+    const second = participant(server, { outbox })
+    let isFlushed = false
+    void second.adapter.flush().then(() => (isFlushed = true))
+    for (let ms = 0; ms < 3000 && !isFlushed; ms++) await pass(1)
+    expect(isFlushed).toBe(true)
+    expect(server.hashes(handle.documentId)).toEqual(new Set(hashesOf(handle)))
+  })
+
+  it("offline, what was saved before is called saved, and what is owed is not", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const [outbox, storage] = [new MemoryStore(), new MemoryStorage()]
+    const first = participant(server, { outbox, repo: { storage } })
+    const [saved, owed] = [first.repo.create<any>({ n: 0 }), first.repo.create<any>({ n: 0 })]
+    await pass(3000)
+    first.line.cut()
+    owed.change(doc => (doc.n = 1))
+    await pass(500)
+    first.adapter.disconnect()
+
+    const line = server.line()
+    line.mode = "silent"
+    const second = participant(server, { outbox, repo: { storage }, line })
+    void second.repo.find(saved.url)
+    await pass(3000)
+    expect(second.adapter.saveStatus(saved.documentId)).toMatchObject({ state: "saved", unsavedChanges: 0 })
+    expect(second.adapter.saveStatus(owed.documentId)).toMatchObject({ state: "savedOnDevice", unsavedChanges: 1 })
+    const error = second.adapter.close({ timeout: 1000 }).catch(error => error)
+    await pass(1000)
+    expect((await error).documents).toMatchObject([{ documentId: owed.documentId, hashes: outbox.hashes(owed.documentId) }])
+  })
+
+  it("a document that was deleted owes nothing", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const { line, repo, adapter } = participant(server, { outbox })
+    line.mode = "silent"
+    const handle = repo.create<any>({ n: 0 })
+    await pass(100)
+    expect(outbox.changes.size).toBe(1)
+    repo.delete(handle.documentId)
+    await pass(100)
+    expect(outbox.changes.size).toBe(0)
+    expect(adapter.saveStatus().state).toBe("saved")
+  })
+})
+
+describe("of several tabs", () => {
+  it("one takes over what another leaves when it dies", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const all = new FakeLocks()
+    const [one, two, three] = [all.forTab(), all.forTab(), all.forTab()]
+    const owner = participant(server, { outbox, more: { locks: one } })
+    await pass(100)
+    participant(server, { outbox, more: { locks: two } })
+    const third = participant(server, { outbox, more: { locks: three } })
+    await pass(6000)
+    third.line.cut()
+    const handle = third.repo.create<any>({ n: 0 })
+    await pass(100)
+    // While it lives its changes are its own to send.
+    await pass(10_000)
+    expect(server.hashes(handle.documentId).size).toBe(0)
+    three.die()
+    third.adapter.disconnect()
+    await pass(10_000)
+    expect(server.hashes(handle.documentId).size).toBe(1)
+    expect(outbox.changes.size).toBe(0)
+
+    // And if it is the owner itself that dies.
+    owner.line.cut()
+    const last = owner.repo.create<any>({ n: 0 })
+    await pass(100)
+    one.die()
+    owner.adapter.disconnect()
+    await pass(10_000)
+    expect(server.hashes(last.documentId).size).toBe(1)
+    expect(outbox.changes.size).toBe(0)
+  })
+})

@@ -1,0 +1,121 @@
+// Every outbox store keeps the same promises.
+
+import { appendFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { IDBFactory } from "fake-indexeddb"
+import { afterEach, beforeEach, describe, expect, it } from "vitest"
+import { IndexedDBStore } from "../src/core/indexeddb-store.js"
+import type { OutboxBatch, OutboxChange, OutboxStore } from "../src/core/outbox.js"
+import { FileOutboxStore } from "../src/node/index.js"
+
+const row = (documentId: string, hash: string, deps: string[] = []): OutboxChange => ({
+  documentId,
+  hash,
+  deps,
+  bytes: new Uint8Array([1, 2, 255]),
+  since: 7,
+  writer: "me",
+})
+
+const batch = (some: Partial<OutboxBatch>): OutboxBatch => ({
+  put: [],
+  remove: [],
+  durableHeads: new Map(),
+  strict: false,
+  ...some,
+})
+
+let folder: string
+let factory: IDBFactory
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "highwater-outbox-"))
+  factory = new IDBFactory()
+})
+afterEach(() => rm(folder, { recursive: true }))
+
+type Store = OutboxStore & { close(): Promise<void> }
+
+const opened: Store[] = []
+afterEach(async () => {
+  for (const store of opened.splice(0)) await store.close()
+})
+
+function toBeClosed<S extends Store>(store: S): S {
+  opened.push(store)
+  return store
+}
+
+const openFile = (path: string) => toBeClosed(new FileOutboxStore(path))
+
+const kinds: Array<[string, () => Store]> = [
+  ["IndexedDBStore", () => toBeClosed(new IndexedDBStore("outbox", factory))],
+  ["FileOutboxStore", () => openFile(join(folder, "outbox"))],
+]
+
+describe.each(kinds)("%s", (_, open) => {
+  it("is empty at first", async () => {
+    expect(await open().load()).toEqual({ changes: [], durableHeads: new Map(), serverId: undefined })
+  })
+
+  it("gives back what was written, in the order of writing, also to its successor", async () => {
+    const store = open()
+    await store.write(batch({ put: [row("b", "2"), row("a", "9", ["8"])], serverId: "server", strict: true }))
+    await store.write(batch({ put: [row("b", "1", ["2"])], durableHeads: new Map([["c", ["5", "6"]]]) }))
+    const expected = {
+      changes: [row("b", "2"), row("a", "9", ["8"]), row("b", "1", ["2"])],
+      durableHeads: new Map([["c", ["5", "6"]]]),
+      serverId: "server",
+    }
+    expect(await store.load()).toEqual(expected)
+    await store.close()
+    expect(await open().load()).toEqual(expected)
+  })
+
+  it("removes by document and hash, and takes a change twice without harm", async () => {
+    const store = open()
+    await store.write(batch({ put: [row("a", "1"), row("b", "1")] }))
+    await store.write(batch({ put: [row("a", "1")] }))
+    await store.write(batch({ remove: [{ documentId: "a", hash: "1" }, { documentId: "a", hash: "unknown" }] }))
+    await store.close()
+    expect((await open().load()).changes).toEqual([row("b", "1")])
+  })
+
+  it("can be used from several places at once", async () => {
+    const store = open()
+    const writes = Array.from({ length: 20 }, (_, n) => store.write(batch({ put: [row("a", `${n}`)] })))
+    await Promise.all([store.load(), ...writes])
+    expect((await store.load()).changes).toHaveLength(20)
+  })
+})
+
+describe("FileOutboxStore", () => {
+  it("forgets half a line that a killed process left, and goes on", async () => {
+    const path = join(folder, "outbox")
+    const store = openFile(path)
+    await store.write(batch({ put: [row("a", "1")] }))
+    await store.close()
+    await appendFile(path, '{"put":[{"documentId":"a","ha')
+    const next = openFile(path)
+    expect((await next.load()).changes).toEqual([row("a", "1")])
+    await next.write(batch({ put: [row("a", "2")] }))
+    await next.close()
+    expect((await openFile(path).load()).changes).toHaveLength(2)
+  })
+
+  it("does not grow without end", async () => {
+    const path = join(folder, "outbox")
+    const store = openFile(path)
+    for (let n = 0; n < 1200; n++) {
+      await store.write(batch({ put: [row("a", `${n}`)], remove: [{ documentId: "a", hash: `${n - 1}` }] }))
+    }
+    expect((await readFile(path, "utf8")).split("\n").length).toBeLessThan(300)
+    expect((await store.load()).changes).toEqual([row("a", "1199")])
+  })
+
+  it("says that a file is none of its own", async () => {
+    const path = join(folder, "outbox")
+    await writeFile(path, "not an outbox\n")
+    await expect(openFile(path).load()).rejects.toThrow()
+  })
+})
