@@ -29,28 +29,11 @@ export class IndexedDBStore implements OutboxStore {
     return { changes, durableHeads, serverId }
   }
 
-  async write({ put, remove, durableHeads, serverId, strict }: OutboxBatch): Promise<void> {
+  async write(batch: OutboxBatch): Promise<void> {
     const database = await this.#open()
-    const transaction = database.transaction([CHANGES, DOCUMENTS, META], "readwrite", {
-      durability: strict ? "strict" : "relaxed",
-    })
-    const done = finished(transaction)
-    const changes = transaction.objectStore(CHANGES)
-    const byHash = changes.index("hash")
-    for (const change of put) {
-      byHash.getKey([change.documentId, change.hash]).onsuccess = event => {
-        if ((event.target as IDBRequest).result === undefined) changes.add(change)
-      }
-    }
-    for (const { documentId, hash } of remove) {
-      byHash.getKey([documentId, hash]).onsuccess = event => {
-        const key = (event.target as IDBRequest).result
-        if (key !== undefined) changes.delete(key)
-      }
-    }
-    for (const [documentId, heads] of durableHeads) transaction.objectStore(DOCUMENTS).put([...heads], documentId)
-    if (serverId !== undefined) transaction.objectStore(META).put(serverId, SERVER_ID)
-    await done
+    // Two transactions, both begun at once. The first must not need this page any more, which may be gone before
+    // a single answer comes. The second only tidies up: what it leaves behind is sent twice, which does no harm.
+    await Promise.all([keep(database, batch), tidy(database, batch)])
   }
 
   /** Closes the database. */
@@ -83,6 +66,45 @@ export class IndexedDBStore implements OutboxStore {
       this.#database = undefined
     }
     return database
+  }
+}
+
+/** Hands everything over in one go, so that the browser finishes it also without the page. */
+function keep(database: IDBDatabase, { put, durableHeads, serverId, strict }: OutboxBatch): Promise<void> {
+  if (put.length + durableHeads.size === 0 && serverId === undefined) return Promise.resolve()
+  const transaction = begin(database, strict)
+  for (const change of put) unlessThere(transaction.objectStore(CHANGES).add(change))
+  for (const [documentId, heads] of durableHeads) transaction.objectStore(DOCUMENTS).put([...heads], documentId)
+  if (serverId !== undefined) transaction.objectStore(META).put(serverId, SERVER_ID)
+  const done = finished(transaction)
+  // Old browsers lack it, and commit when they have asked the page whether there is more.
+  transaction.commit?.()
+  return done
+}
+
+function tidy(database: IDBDatabase, { remove }: OutboxBatch): Promise<void> {
+  if (remove.length === 0) return Promise.resolve()
+  const transaction = begin(database, false)
+  const changes = transaction.objectStore(CHANGES)
+  for (const { documentId, hash } of remove) {
+    changes.index("hash").getKey([documentId, hash]).onsuccess = event => {
+      const key = (event.target as IDBRequest).result
+      if (key !== undefined) changes.delete(key)
+    }
+  }
+  return finished(transaction)
+}
+
+function begin(database: IDBDatabase, strict: boolean): IDBTransaction {
+  return database.transaction([CHANGES, DOCUMENTS, META], "readwrite", { durability: strict ? "strict" : "relaxed" })
+}
+
+/** A change that is there already stays as it is. Any other error ends the transaction. */
+function unlessThere(request: IDBRequest): void {
+  request.onerror = event => {
+    if (request.error?.name !== "ConstraintError") return
+    event.preventDefault()
+    event.stopPropagation()
   }
 }
 
