@@ -168,6 +168,39 @@ describe("sending", () => {
   })
 })
 
+describe("an outbox whose store never answers", () => {
+  it("holds changes up for ten seconds and no longer", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const { adapter, repo } = participant(server, { outbox })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(500)
+    outbox.write = () => new Promise(() => {})
+    handle.change(doc => (doc.n = 1))
+    await pass(9000)
+    expect(server.hashes(handle.documentId).size).toBe(1)
+    await pass(2000)
+    expect(adapter.saveStatus(handle).state).toBe("saved")
+  })
+
+  it("does not keep close from its end, also if it was silent from the start", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    outbox.load = () => new Promise(() => {})
+    outbox.write = () => new Promise(() => {})
+    const { adapter, repo } = participant(server, { outbox })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(15_000)
+    expect(server.hashes(handle.documentId).size).toBe(1)
+    let isClosed = false
+    void adapter.close({ timeout: 5000 }).then(() => (isClosed = true))
+    await pass(10_000)
+    expect(isClosed).toBe(true)
+  })
+})
+
 describe("the connection", () => {
   it.each([true, false])("notices a path that is dead without an event, and comes back (extensions: %s)", async extended => {
     useFakeTime()

@@ -162,11 +162,11 @@ export class Connection {
     socket.addEventListener("error", () => {})
     // The `ws` package shows the server's pings, which are a sign of life that costs nothing.
     const on = (socket as { on?: (type: string, listener: () => void) => void }).on
-    if (typeof on === "function") on.call(socket, "ping", mine(() => this.#expectSilence()) as () => void)
+    if (typeof on === "function") on.call(socket, "ping", mine(() => this.#aliveIfOpen()) as () => void)
   }
 
   #receive(data: ArrayBuffer | Uint8Array | string): void {
-    if (this.#state === "open") this.#expectSilence()
+    this.#aliveIfOpen()
     this.#handlers.onMessage(typeof data === "string" ? data : new Uint8Array(data as ArrayBuffer))
   }
 
@@ -208,6 +208,11 @@ export class Connection {
     } catch {
       // A socket that cannot be closed any more is closed.
     }
+  }
+
+  /** A sign of life. Before the handshake the clock for that runs, and nothing stops it. */
+  #aliveIfOpen(): void {
+    if (this.#state === "open") this.#expectSilence()
   }
 
   #expectSilence(): void {

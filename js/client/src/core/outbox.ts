@@ -42,6 +42,8 @@ type Removes = Map<string, { documentId: string; hash: string }>
 type DurableHeads = Map<string, readonly string[]>
 
 const RETRY_MS = 1000
+// Browsers' databases sometimes never answer. Then changes are better sent without having been stored.
+const DEADLINE_MS = 10_000
 
 /**
  * The changes that the server has not called durable, in durable storage on this device. While one write is
@@ -72,7 +74,7 @@ export class Outbox {
 
   /** Everything that was left by earlier sessions and other tabs. */
   load(): Promise<OutboxContents> {
-    return this.#store.load()
+    return this.#inTime(this.#store.load())
   }
 
   /** Keeps these changes until they are removed. */
@@ -145,7 +147,8 @@ export class Outbox {
     this.#serverId = undefined
     try {
       const rows = [...put.values()].map(({ row }) => row)
-      await this.#store.write({ put: rows, remove: [...remove.values()], durableHeads, serverId, strict: this.strict })
+      const batch = { put: rows, remove: [...remove.values()], durableHeads, serverId, strict: this.strict }
+      await this.#inTime(this.#store.write(batch))
       for (const { change } of put.values()) change.stored = true
       this.error = undefined
       if (put.size > 0) this.#onStored()
@@ -159,6 +162,19 @@ export class Outbox {
         this.#write()
       }, RETRY_MS)
       return false
+    }
+  }
+
+  async #inTime<T>(work: Promise<T>): Promise<T> {
+    let timer: unknown
+    const late = new Promise<never>((_, reject) => {
+      const error = new Error(`the outbox's store has not answered for ${DEADLINE_MS} ms`)
+      timer = this.#environment.setTimeout(() => reject(error), DEADLINE_MS)
+    })
+    try {
+      return await Promise.race([work, late])
+    } finally {
+      this.#environment.clearTimeout(timer)
     }
   }
 

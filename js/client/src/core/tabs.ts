@@ -1,6 +1,8 @@
 import type { Environment, LocksLike } from "./environment.js"
 
 const LOOK_MS = 5000
+// A tab that came and went between two looks was never seen. So now and then the outbox is looked at in any case.
+const LOOKS_UNTIL_ANYWAY = 12
 
 /**
  * The tabs of one origin that share an outbox. Each holds a lock for as long as it lives, and one of them holds
@@ -15,6 +17,7 @@ export class Tabs {
   #release: () => void = () => {}
   #timer: unknown
   #others = new Set<string>()
+  #looks = 0
 
   /** `onLeftBehind` is called when this tab is the owner, and whenever another tab has gone since. */
   constructor(name: string, self: string, environment: Environment, onLeftBehind: () => void) {
@@ -73,7 +76,9 @@ export class Tabs {
     const living = await this.#living()
     const hasLost = [...this.#others].some(tab => !living.has(tab))
     this.#others = living
-    if (hasLost && !this.#ended.signal.aborted) this.#onLeftBehind()
+    this.#looks += 1
+    const isDue = hasLost || this.#looks % LOOKS_UNTIL_ANYWAY === 0
+    if (isDue && !this.#ended.signal.aborted) this.#onLeftBehind()
     this.#lookLater()
   }
 

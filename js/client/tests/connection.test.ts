@@ -1,0 +1,112 @@
+import { describe, expect, it } from "vitest"
+import { Connection } from "../src/core/connection.js"
+import type { WebSocketLike } from "../src/core/environment.js"
+import { pass, useFakeTime } from "./fake/time.js"
+
+/** A socket that does what the test says, and nothing else. */
+class Puppet extends EventTarget implements WebSocketLike {
+  static all: Puppet[] = []
+  binaryType = ""
+  readyState = 0
+  closed = false
+  readonly pinged: Array<() => void> = []
+
+  constructor(readonly url: string) {
+    super()
+    Puppet.all.push(this)
+  }
+
+  on(_type: string, listener: () => void): void {
+    this.pinged.push(listener)
+  }
+
+  send(): void {}
+
+  close(): void {
+    this.closed = true
+  }
+
+  open(): void {
+    this.readyState = 1
+    this.dispatchEvent(new Event("open"))
+  }
+}
+
+function connection(options: object = {}, ping = () => true) {
+  Puppet.all = []
+  const states: string[] = []
+  const environment = {
+    now: () => Date.now(),
+    random: () => 1,
+    setTimeout: (callback: () => void, ms: number) => setTimeout(callback, ms),
+    clearTimeout: (timer: any) => clearTimeout(timer),
+    WebSocket: () => Puppet,
+  }
+  const handlers = { onSocketOpen() {}, onMessage() {}, onStateChange: (state: string) => states.push(state), ping }
+  const made = new Connection("ws://test/", handlers, options, environment)
+  made.start()
+  return { made, states }
+}
+
+describe("a connection", () => {
+  it("is given up if it is not ready in time, whatever the server pings", async () => {
+    useFakeTime()
+    const { made } = connection({ connectTimeout: 1000 })
+    await pass(1)
+    const [socket] = Puppet.all
+    socket!.open()
+    for (let n = 0; n < 4; n++) {
+      await pass(300)
+      for (const listener of socket!.pinged) listener()
+    }
+    expect([made.state, socket!.closed]).toEqual(["waiting", true])
+  })
+
+  it("is given up if the token never comes", async () => {
+    useFakeTime()
+    const { made } = connection({ connectTimeout: 1000, token: () => new Promise(() => {}) })
+    await pass(1001)
+    expect(made.state).toBe("waiting")
+    expect(Puppet.all).toEqual([])
+  })
+
+  it("tries again if the token cannot be had", async () => {
+    useFakeTime()
+    let fails = true
+    const token = () => (fails ? Promise.reject(new Error("no")) : Promise.resolve("yes"))
+    const { made } = connection({ token })
+    await pass(1)
+    expect(made.state).toBe("waiting")
+    fails = false
+    await pass(500)
+    expect(Puppet.all.map(({ url }) => url)).toEqual(["ws://test/?token=yes"])
+  })
+
+  it("stays while the server pings, and is given up when it stops", async () => {
+    useFakeTime()
+    const { made } = connection({}, () => true)
+    await pass(1)
+    const [socket] = Puppet.all
+    socket!.open()
+    made.ready()
+    for (let n = 0; n < 20; n++) {
+      await pass(5000)
+      for (const listener of socket!.pinged) listener()
+    }
+    expect(made.state).toBe("open")
+    await pass(20_001)
+    expect(socket!.closed).toBe(true)
+    // What an abandoned socket still says is not heard.
+    socket!.dispatchEvent(Object.assign(new Event("close"), { code: 4422 }))
+    expect(made.state).not.toBe("stopped")
+  })
+
+  it("does nothing any more once it is ended", async () => {
+    useFakeTime()
+    const { made, states } = connection()
+    made.end()
+    await pass(100_000)
+    expect(states).toEqual(["connecting", "idle"])
+    expect(Puppet.all).toEqual([])
+  })
+})
