@@ -59,6 +59,7 @@ export class Outbox {
   #durableHeads: DurableHeads = new Map()
   #serverId: string | undefined
   #writing: Promise<void> | undefined
+  #hurried: Promise<boolean> | undefined
   #retry: unknown
   /** Whether writes have to survive a power cut: there is no server to send to. */
   strict = false
@@ -111,12 +112,25 @@ export class Outbox {
 
   /** Whether a change was handed over that is not stored yet, and no write has failed. */
   get isBusy(): boolean {
-    return this.error === undefined && this.#writing !== undefined
+    return this.error === undefined && this.#underWay !== undefined
   }
 
   /** Resolves when what was handed over is stored, or could not be. Never rejects. */
   async settled(): Promise<void> {
-    while (this.isBusy) await this.#writing
+    while (this.isBusy) await this.#underWay
+  }
+
+  get #underWay(): Promise<unknown> | undefined {
+    return this.#writing ?? this.#hurried
+  }
+
+  /** The page may be gone any moment: what waits for the write on its way is handed over as well. */
+  hurry(): void {
+    if (this.#put.size === 0) return
+    const write = this.#writeOnce().finally(() => {
+      if (this.#hurried === write) this.#hurried = undefined
+    })
+    this.#hurried = write
   }
 
   #write(): void {
