@@ -1,7 +1,9 @@
-//! The one front door to this repository, for people and for CI: `cargo xtask serve`, `test`, `tidy`, `dist`.
+//! The one front door to this repository, for people and for CI: `cargo xtask serve`, `test`, `tidy`, `bench`, `dist`.
 
+mod bench;
 mod dist;
 mod npm;
+mod pages;
 mod run;
 mod serve;
 mod test;
@@ -13,10 +15,12 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 const HELP: &str = "\
-cargo xtask serve [ARGS]    build what is missing and start `highwater serve ARGS`
+cargo xtask serve [ARGS]    build what is missing and start `highwater serve ARGS` with the demo as its pages
 cargo xtask test [--full]   check, build and test everything, as CI does; --full adds the long runs
 cargo xtask ci              the same as test
 cargo xtask tidy [--bless]  check the rules of this repository; --bless shortens the ratchet's list
+cargo xtask bench [PARTS]   measure this server beside others and rewrite the tables of docs/benchmarks.md; parts are compare,
+                            history and documents; --quick is a short run that only prints
 cargo xtask dist            build a release archive into target/dist
 ";
 
@@ -41,6 +45,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "serve" => serve::serve(rest),
         "test" | "ci" => test::test(flag("--full")),
         "tidy" => tidy::tidy(flag("--bless")),
+        "bench" => bench::bench(rest),
         "dist" => dist::dist(),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -1,7 +1,7 @@
 //! The npm packages of this repository.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -23,9 +23,9 @@ pub(crate) fn install(package: &str) -> Result<()> {
 }
 
 /// Runs a script of a package.
-pub(crate) fn script(package: &str, script: &str, environment: &[(&str, &Path)]) -> Result<()> {
+pub(crate) fn script(package: &str, script: &str, environment: &[(&str, PathBuf)]) -> Result<()> {
     let mut command = npm(&root().join(package), &["run", script]);
-    run(command.envs(environment.iter().copied()))
+    run(command.envs(environment.iter().map(|(name, value)| (name, value))))
 }
 
 fn npm(folder: &Path, args: &[&str]) -> std::process::Command {

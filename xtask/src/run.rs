@@ -93,6 +93,16 @@ impl Steps {
         well
     }
 
+    /// The same for a step that finds something out.
+    pub(crate) fn value<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Option<T> {
+        let mut found = None;
+        self.step(name, || {
+            found = Some(work()?);
+            Ok(())
+        });
+        found
+    }
+
     /// Prints a line for each step and one for all; an error if any step failed.
     pub(crate) fn finish(self) -> Result<()> {
         println!();

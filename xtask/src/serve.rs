@@ -5,13 +5,24 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::run::{cargo, release_binary, root, run};
-use crate::tools;
+use crate::{pages, tools};
 
 pub(crate) fn serve(args: &[String]) -> Result<()> {
     tools::c_compiler()?;
+    tools::node()?;
+    let pages = pages::build()?;
     build_release()?;
     let mut server = Command::new(release_binary());
-    server.arg("serve").args(args).current_dir(std::env::current_dir().unwrap_or_else(|_| root().to_owned()));
+    server.arg("serve");
+    if !args.iter().any(|arg| arg.starts_with("--pages-dir")) {
+        server.arg("--pages-dir").arg(pages);
+    }
+    // Whoever chooses an address may choose one that others can reach, and those must not kill the server.
+    let is_usual = !args.iter().any(|arg| arg.starts_with("--listen") || arg.starts_with("--config"));
+    if is_usual && std::env::var_os("HIGHWATER_LISTEN").is_none() {
+        server.arg("--demo");
+    }
+    server.args(args).current_dir(std::env::current_dir().unwrap_or_else(|_| root().to_owned()));
     replace_with(server)
 }
 

@@ -1,14 +1,16 @@
 //! `cargo xtask test`: everything that has to hold before a change goes in, from a fresh machine on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::pages::{CLIENT, DEMO};
 use crate::run::{Steps, cargo, output, release_binary, run};
 use crate::serve::build_release;
-use crate::{npm, tidy, tools};
+use crate::{npm, pages, tidy, tools};
 
 const INTEROP: &str = "js/interop";
+const E2E: &str = "js/e2e";
 const INTEROP_OLD: &str = "js/interop-old";
 
 pub(crate) fn test(full: bool) -> Result<()> {
@@ -41,6 +43,7 @@ pub(crate) fn test(full: bool) -> Result<()> {
     if steps.step("release build", build_release) {
         steps.step("npm packages", || npm::install(INTEROP_OLD).and_then(|()| npm::install(INTEROP)));
         steps.step("real clients", || interop(full));
+        test_frontends(&mut steps, full);
     }
     steps.finish()
 }
@@ -57,10 +60,37 @@ fn long_rust_tests() -> Result<()> {
 }
 
 fn interop(full: bool) -> Result<()> {
-    let binary = release_binary();
-    let mut environment = vec![("HIGHWATER_BIN", binary.as_path())];
-    environment.extend(full_environment(full).map(|(name, value)| (name, Path::new(value))));
-    npm::script(INTEROP, "test", &environment)
+    npm::script(INTEROP, "test", &environment(full, None))
+}
+
+/// The client library, the demo, and both in a real browser.
+fn test_frontends(steps: &mut Steps, full: bool) {
+    let is_built = steps.step("client library", || {
+        pages::build_client()?;
+        npm::script(CLIENT, "test", &[])?;
+        npm::script(CLIENT, "size", &[])?;
+        npm::script(CLIENT, "test:real", &environment(full, None))
+    });
+    if !is_built {
+        return;
+    }
+    let Some(chromium) = steps.value("Chromium", tools::chromium) else { return };
+    steps.step("demo in a browser", || {
+        pages::build()?;
+        npm::script(DEMO, "test", &environment(full, Some(&chromium)))
+    });
+    steps.step("closing tabs in a browser", || {
+        npm::install(E2E)?;
+        npm::script(E2E, "build", &[])?;
+        npm::script(E2E, "test", &environment(full, Some(&chromium)))
+    });
+}
+
+fn environment(full: bool, chromium: Option<&Path>) -> Vec<(&'static str, PathBuf)> {
+    let mut environment = vec![("HIGHWATER_BIN", release_binary())];
+    environment.extend(chromium.map(|path| ("CHROMIUM", path.to_owned())));
+    environment.extend(full_environment(full).map(|(name, value)| (name, PathBuf::from(value))));
+    environment
 }
 
 fn full_environment(full: bool) -> Option<(&'static str, &'static str)> {

@@ -1,8 +1,10 @@
 //! What has to be on the machine, and what to do when it is not.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{cargo, command, output};
+use crate::run::{cargo, command, output, run};
 
 const NODE_MAJOR_MIN: u32 = 20;
 
@@ -48,6 +50,26 @@ pub(crate) fn node() -> Result<()> {
     }
     output(&mut command(NPM, &["--version"])).context("no npm: it usually comes with Node.js")?;
     Ok(())
+}
+
+/// Chromium, for the tests in a browser. On a fresh Debian or Ubuntu, where we may, it is installed.
+pub(crate) fn chromium() -> Result<PathBuf> {
+    let found = || {
+        let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
+        let usual = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+        named.into_iter().chain(usual.map(PathBuf::from)).find(|path| path.exists())
+    };
+    if let Some(path) = found() {
+        return Ok(path);
+    }
+    let advice = "no Chromium: install it (Debian: apt-get install chromium), or say where it is with CHROMIUM=/path/to/chrome";
+    if output(&mut command("apt-get", &["--version"])).is_err() {
+        bail!(advice);
+    }
+    run(&mut command("apt-get", &["update"])).context(advice)?;
+    let mut install = command("apt-get", &["install", "--yes", "--no-install-recommends", "chromium"]);
+    run(install.env("DEBIAN_FRONTEND", "noninteractive")).context(advice)?;
+    found().context(advice)
 }
 
 /// What npm is called here.

@@ -8,11 +8,14 @@ mod client;
 mod cold;
 mod connection;
 mod crash;
+mod documents;
 mod echo;
 mod edits;
 mod fanout;
 mod fetch;
+mod folder;
 mod frame;
+mod history;
 mod idle;
 mod ledger;
 mod prepare;
@@ -20,7 +23,9 @@ mod process;
 mod progress;
 mod replica;
 mod report;
+mod server;
 mod stage;
+mod trace;
 mod verify;
 
 use std::time::Duration;
@@ -63,6 +68,10 @@ enum Case {
     Cold(cold::ColdArgs),
     /// How much memory a connection costs that does nothing
     Idle(idle::IdleArgs),
+    /// What a long history costs: on disk, in memory, to open, to serve
+    History(history::HistoryArgs),
+    /// What many documents cost that nobody has open
+    Documents(documents::DocumentsArgs),
     /// Write, and record what was acknowledged, while the server is killed
     Crash(crash::CrashArgs),
     /// Look for everything that `crash` recorded
@@ -84,7 +93,9 @@ struct Context {
 
 /// Runs a case and prints what it found. Returns whether what it checks holds.
 pub(crate) fn run(args: &BenchArgs) -> Result<bool> {
-    let needs_url = !matches!(args.case, Case::Echo(_) | Case::EchoServer);
+    // The others start a server of their own.
+    let needs_url =
+        !matches!(args.case, Case::Echo(_) | Case::EchoServer | Case::History(_) | Case::Documents(_));
     if needs_url && args.url.is_none() {
         bail!("which server? Say it with --url ws://HOST:PORT");
     }
@@ -127,6 +138,8 @@ async fn run_case(context: &Context, case: &Case) -> Result<Report> {
         Case::Fanout(args) => fanout::run(context, args).await,
         Case::Cold(args) => cold::run(context, args).await,
         Case::Idle(args) => idle::run(context, args).await,
+        Case::History(args) => history::run(context, args).await,
+        Case::Documents(args) => documents::run(context, args).await,
         Case::Crash(args) => crash::run(context, args).await,
         Case::Verify(args) => verify::run(context, args).await,
         Case::Echo(args) => echo::run(context, args).await,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use highwater_storage::{CheckEvent, CheckedDocument, SqliteStore};
+use highwater_storage::{CheckEvent, CheckedDocument, ReadOnlyStore, SqliteStore};
 use serde_json::{Value, json};
 
 /// How often the line on the terminal is redrawn.
@@ -34,11 +34,11 @@ pub(crate) struct DoctorArgs {
 
 /// What was found in a folder.
 #[derive(Debug, Default)]
-struct Diagnosis {
+pub(crate) struct Diagnosis {
     is_deep: bool,
-    documents: u64,
+    pub(crate) documents: u64,
     /// Changes that are part of their document.
-    changes: u64,
+    pub(crate) changes: u64,
     /// Changes that wait for others, and are not part of their document until those come.
     orphans: u64,
     quarantined: u64,
@@ -65,16 +65,7 @@ struct Damage {
 pub(crate) fn run(args: &DoctorArgs, data_dir: &Path) -> Result<bool> {
     let store = SqliteStore::open_read_only(data_dir)
         .with_context(|| format!("cannot look at the data folder {}", data_dir.display()))?;
-    let mut progress = Line::new("checking");
-    let mut diagnosis = Diagnosis { is_deep: args.deep, ..Diagnosis::default() };
-    if let Err(error) = store.identity() {
-        diagnosis.damaged(None, format!("the server's identity: {error}"));
-    }
-    store.check(|event| {
-        diagnosis.take(event);
-        progress.draw(|| format!("{} documents, {} changes", diagnosis.documents, diagnosis.changes));
-    });
-    drop(progress);
+    let diagnosis = Diagnosis::of(&store, args.deep);
     if args.json {
         println!("{}", diagnosis.to_json(data_dir, store.is_live()));
     } else {
@@ -84,6 +75,29 @@ pub(crate) fn run(args: &DoctorArgs, data_dir: &Path) -> Result<bool> {
 }
 
 impl Diagnosis {
+    /// Looks at everything in a store.
+    pub(crate) fn of(store: &ReadOnlyStore, is_deep: bool) -> Self {
+        let mut progress = Line::new("checking");
+        let mut diagnosis = Self { is_deep, ..Self::default() };
+        if let Err(error) = store.identity() {
+            diagnosis.damaged(None, format!("the server's identity: {error}"));
+        }
+        store.check(|event| {
+            diagnosis.take(event);
+            progress.draw(|| format!("{} documents, {} changes", diagnosis.documents, diagnosis.changes));
+        });
+        diagnosis
+    }
+
+    /// What is wrong, a line each.
+    pub(crate) fn damage_lines(&self) -> Vec<String> {
+        let line = |damage: &Damage| match &damage.document {
+            Some(id) => format!("document {id}: {}", damage.detail),
+            None => damage.detail.clone(),
+        };
+        self.damage.iter().map(line).collect()
+    }
+
     fn take(&mut self, event: CheckEvent) {
         match event {
             CheckEvent::File(detail) => self.damaged(None, detail),
@@ -142,9 +156,8 @@ impl Diagnosis {
         for unfit in &self.unfit {
             out.push_str(&format!("UNFIT         {unfit}; it is served, and not compacted\n"));
         }
-        for damage in &self.damage {
-            let document = damage.document.as_ref().map_or(String::new(), |id| format!("document {id}: "));
-            out.push_str(&format!("DAMAGE        {document}{}\n", damage.detail));
+        for line in self.damage_lines() {
+            out.push_str(&format!("DAMAGE        {line}\n"));
         }
         out.push_str(if self.damage.is_empty() { "All is well.\n" } else { ADVICE });
         out

@@ -1,14 +1,21 @@
 //! `highwater`: the sync server and its tools in one binary.
 
+mod backup;
 mod bench;
 mod doctor;
-
+mod durable_batch;
+mod durable_file;
+mod export;
+mod import;
 mod metrics;
+mod progress;
 mod repair;
 mod serve;
 mod settings;
+mod stored;
 mod system;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -35,6 +42,11 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Write a copy of a data folder without the changes that keep documents from being served
     Repair(repair::RepairArgs),
+    // These bring their own descriptions, with a first line for the list.
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     /// Measure a server that speaks the automerge-repo protocol
     Bench(bench::BenchArgs),
     /// Show the settings, and where their values come from
@@ -66,7 +78,21 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             resolved.settings.check()?;
             serve::run(&resolved).map(|()| ExitCode::SUCCESS)
         }
-        Command::Doctor(args) => diagnose(&args),
+        Command::Doctor(args) => {
+            on_folder(&args.config, &args.data_dir, |data_dir| doctor::run(&args, data_dir))
+        }
+        Command::Import(args) => {
+            on_folder(&args.config, &args.data_dir, |data_dir| import::run(&args, data_dir))
+        }
+        Command::Export(args) => {
+            on_folder(&args.config, &args.data_dir, |data_dir| export::run(&args, data_dir))
+        }
+        Command::Backup(args) => {
+            on_folder(&args.config, &args.data_dir, |data_dir| backup::run(&args, data_dir))
+        }
+        Command::Restore(args) => {
+            on_folder(&args.config, &args.data_dir, |data_dir| backup::restore(&args, data_dir))
+        }
         Command::Repair(args) => repair::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args).map(passed),
         Command::Settings(args) => {
@@ -80,10 +106,15 @@ fn resolve(flags: &SettingFlags) -> Result<Resolved, SettingsError> {
     settings::resolve(flags, |name| std::env::var(name).ok())
 }
 
-fn diagnose(args: &doctor::DoctorArgs) -> anyhow::Result<ExitCode> {
-    let flags = SettingFlags::data_dir_only(args.config.clone(), args.data_dir.clone());
+/// For commands that work on a data folder and may find that not all of it is well. An error means that nothing could be done.
+fn on_folder(
+    config: &Option<PathBuf>,
+    data_dir: &Option<PathBuf>,
+    work: impl FnOnce(&Path) -> anyhow::Result<bool>,
+) -> anyhow::Result<ExitCode> {
+    let flags = SettingFlags::data_dir_only(config.clone(), data_dir.clone());
     let data_dir = resolve(&flags)?.settings.data_dir;
-    match doctor::run(args, &data_dir) {
+    match work(&data_dir) {
         Ok(well) => Ok(passed(well)),
         Err(error) => {
             eprintln!("highwater: {error:#}");

@@ -3,10 +3,13 @@
 mod common;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use common::{Server, highwater, run, stderr};
-use serde_json::Value;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
 use tempfile::tempdir;
 
 /// Runs a case and returns its report.
@@ -77,6 +80,45 @@ fn what_was_acknowledged_is_found_and_what_was_not_there_is_lost() {
     fs::write(folder.path().join("acks"), format!("{acks}{document} {}\n", "00".repeat(32))).unwrap();
     let found = bench(folder.path(), &server, &verify);
     assert_eq!((&found["lost"], &found["passed"]), (&1.into(), &false.into()));
+}
+
+/// A trace of `keystrokes` letters, packed as the real one is.
+fn write_trace(folder: &Path, keystrokes: usize) {
+    let typed: Vec<Value> = (0..keystrokes).map(|at| json!({ "patches": [[at, 0, "x"]] })).collect();
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(json!({ "txns": typed }).to_string().as_bytes()).unwrap();
+    fs::write(folder.join("trace.json.gz"), packed.finish().unwrap()).unwrap();
+}
+
+#[test]
+fn a_long_history_is_stored_compacted_and_served() {
+    let folder = tempdir().unwrap();
+    write_trace(folder.path(), 1_500);
+    let arguments = ["bench", "--json", "history", "--trace", "trace.json.gz", "--data-dir", "long"];
+    let small = ["--changes", "2000", "--clients", "2", "--edits", "20"];
+    let output = highwater(folder.path()).args(arguments).args(small).output().unwrap();
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("no {key} in {report}"));
+    assert_eq!(report["changes"], 2000);
+    assert!(number("disk_compacted_bytes") < number("disk_raw_bytes"));
+    for key in ["open_best_ms", "fetch_bytes", "find_warm_us", "http_cold_p50_us", "edit_p50_us"] {
+        assert!(number(key) > 0.0, "{key}");
+    }
+    let again = highwater(folder.path()).args(arguments).output().unwrap();
+    assert!(stderr(&again).contains("holds a database already"), "{}", stderr(&again));
+}
+
+#[test]
+fn many_documents_are_stored_and_visited() {
+    let folder = tempdir().unwrap();
+    let arguments =
+        ["bench", "--json", "documents", "--data-dir", "many", "--documents", "30", "--visits", "10"];
+    let output = run(folder.path(), &arguments);
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    assert_eq!(report["documents"], 30);
+    assert!(report["start_full_ms"].as_f64().unwrap() > 0.0);
 }
 
 #[test]

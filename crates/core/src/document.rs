@@ -85,7 +85,8 @@ pub enum Effect {
     },
     /// Bring the document chunk of the stored snapshot, then call [`Document::handle_snapshot`].
     LoadSnapshot,
-    /// Bring these changes, which only the snapshot holds, then call [`Document::handle_brought`].
+    /// Bring these changes, which only the snapshot holds, then call [`Document::handle_brought`]. The first ones will do, if they have
+    /// [`SEND_CHANGES_BYTES_MAX`](crate::limits::SEND_CHANGES_BYTES_MAX) bytes.
     Bring {
         /// Their hashes.
         changes: Vec<ChangeHash>,

@@ -72,8 +72,8 @@ pub const SEND_CHANGES_BYTES_MAX: usize = 8 << 20;
 pub const SNAPSHOT_SENT_BYTES_MAX: u64 = SEND_CHANGES_BYTES_MAX as u64;
 /// Largest snapshot that stays in memory after it was sent, for the next one who opens the document.
 pub const SNAPSHOT_KEPT_BYTES_MAX: u64 = 1 << 20;
-/// Changes that are brought from a snapshot at a time.
-pub const BROUGHT_CHANGES_MAX: usize = 16_384;
+/// Changes that are asked for at a time of those that only a snapshot holds. As many are brought as make a message.
+pub const BROUGHT_CHANGES_MAX: usize = 200_000;
 /// Size of the changes that were brought from a snapshot and stay in memory for the next one who lacks them.
 pub const BROUGHT_BYTES_MAX: usize = 16 << 20;
 /// A document is compacted when so many of its changes are in no snapshot, unless told otherwise, and they are at least one in [`COMPACT_SHARE`].

@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use highwater_core::limits::SEND_CHANGES_BYTES_MAX;
 use highwater_core::{ChangeHash, DocumentId, Materialised};
 use highwater_storage::Store;
 use lru::LruCache;
 use tokio::sync::Semaphore;
 
+use crate::limits::BRING_CHANGES_AT_ONCE;
 use crate::open::{blocking, load_snapshot};
 
 /// The copies. Whoever uses one takes it out, and puts it back.
@@ -64,7 +66,7 @@ impl Copies {
     }
 }
 
-/// Changes that only the snapshot of a document holds, from its copy. One is made if there is none.
+/// Changes that only the snapshot of a document holds, from its copy: the first of them, as many as make a message. A copy is made if there is none.
 pub(crate) async fn bring(
     copies: Arc<Copies>,
     turns: Arc<Semaphore>,
@@ -92,9 +94,17 @@ async fn bring_from(
     hashes: Vec<ChangeHash>,
 ) -> Result<Vec<(ChangeHash, Bytes)>, String> {
     let (brought, copy) = blocking(move || {
-        let brought = copy.changes(&hashes)?;
-        if brought.len() != hashes.len() {
-            return Err(format!("the snapshot has {} of {} changes", brought.len(), hashes.len()));
+        let (mut brought, mut bytes) = (Vec::new(), 0);
+        for hashes in hashes.chunks(BRING_CHANGES_AT_ONCE) {
+            if bytes >= SEND_CHANGES_BYTES_MAX {
+                break;
+            }
+            let changes = copy.changes(hashes)?;
+            if changes.len() != hashes.len() {
+                return Err(format!("the snapshot has {} of {} changes", changes.len(), hashes.len()));
+            }
+            bytes += changes.iter().map(|(_, chunk)| chunk.len()).sum::<usize>();
+            brought.extend(changes);
         }
         Ok((brought, copy))
     })

@@ -528,6 +528,7 @@ impl Task {
                 let Attachment { info, outbox, protocol } = *attachment;
                 let peer = info.peer.clone();
                 self.must_go = false;
+                self.hub.is_used(self.document.id());
                 let attached = Attached { peer, outbox, protocol, is_leaving: false };
                 self.attached.insert(connection, attached);
                 self.document.attach(connection, info);
@@ -579,7 +580,8 @@ impl Task {
             Command::Compacted(Outcome::Failed) => {
                 self.compaction = Compaction::From(2 * self.document.len());
             }
-            Command::LetGo => self.must_go = true,
+            // Somebody may have come meanwhile.
+            Command::LetGo => self.must_go = self.attached.is_empty(),
         }
     }
 

@@ -312,11 +312,15 @@ impl Hub {
     /// A document has nothing to do and takes up so many bytes. It may stay as long as there is room.
     pub(crate) fn is_idle(&self, id: DocumentId, task: u64, bytes: usize) {
         let mut tables = self.tables();
-        let is_unused = |open: &Open| open.task == task && Arc::strong_count(&open.handle) == 1;
-        if tables.documents.get(&id).is_some_and(is_unused) {
+        if tables.documents.get(&id).is_some_and(|open| open.task == task) {
             tables.idle.add(id, task, bytes);
             while tables.idle.bytes() > self.config.idle_documents_bytes_max && tables.let_go_of_oldest() {}
         }
+    }
+
+    /// Somebody uses a document.
+    pub(crate) fn is_used(&self, id: DocumentId) {
+        self.tables().idle.remove(id);
     }
 
     /// Drops a document's handle if nobody else holds one; its task ends then. Under the lock under which handles are given out, so nobody

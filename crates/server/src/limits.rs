@@ -71,6 +71,8 @@ pub(crate) const APPEND_RECORDS_MAX: usize = 4_096;
 pub(crate) const APPEND_BYTES_MAX: usize = 4 << 20;
 /// Uploads with so many bytes of changes are worth a line in the log.
 pub(crate) const UPLOAD_BYTES_LOGGED: usize = 4 << 20;
+/// Changes that are taken out of a copy at once: they are all in memory together, however large each is.
+pub(crate) const BRING_CHANGES_AT_ONCE: usize = 16_384;
 /// Letting go of more changes than this, after a compaction, happens on the blocking pool.
 pub(crate) const COVER_INLINE_MAX: u64 = 10_000;
 /// Restoring more changes than this happens on the blocking pool.

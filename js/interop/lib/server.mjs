@@ -13,7 +13,8 @@ const LOG_LINES_MAX = 400
 /** Which server the tests run against: "highwater", or "node" for automerge-repo's own. */
 export const serverKind = process.env.HIGHWATER_INTEROP_SERVER ?? "highwater"
 
-function highwaterBinary() {
+/** The program to test. */
+export function highwaterBinary() {
   const candidates = process.env.HIGHWATER_BIN
     ? [process.env.HIGHWATER_BIN]
     : [`${root}target/release/highwater`, `${root}target/debug/highwater`]

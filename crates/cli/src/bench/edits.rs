@@ -89,7 +89,7 @@ async fn writer(
 }
 
 /// Sends all edits, keeping as many on their way as allowed.
-async fn write_all(
+pub(crate) async fn write_all(
     client: &mut Client,
     edits: usize,
     in_flight: usize,

@@ -68,6 +68,13 @@ pub(super) fn prepare(
         .collect()
 }
 
+/// The chain of one writer on a document that exists elsewhere already, so that its base need not be brought anywhere.
+pub(super) fn chain_on(mut document: AutoCommit, edits: usize, progress: &Progress) -> Result<Arc<Chain>> {
+    progress.stage("preparing edits", edits);
+    document.set_actor(actor(0));
+    chain(&mut document, Bytes::new(), edits, Typist::new(1), progress).map(Arc::new)
+}
+
 fn actor(writer: usize) -> ActorId {
     let mut bytes = [0xb0; 16];
     bytes[8..].copy_from_slice(&(writer as u64).to_be_bytes());
@@ -111,13 +118,14 @@ fn chain(
 }
 
 /// Types letters that do not compress to nothing, at times that do not either, and the same ones in every run.
-struct Typist {
+pub(super) struct Typist {
     random: u64,
     seconds: i64,
 }
 
 impl Typist {
-    fn new(seed: u64) -> Self {
+    /// Another seed types other letters.
+    pub(super) fn new(seed: u64) -> Self {
         Self { random: seed, seconds: 1_700_000_000 }
     }
 
@@ -134,7 +142,8 @@ impl Typist {
         &LETTERS[at..=at]
     }
 
-    fn pause(&mut self) -> CommitOptions {
+    /// The time of the next change.
+    pub(super) fn pause(&mut self) -> CommitOptions {
         self.seconds += self.roll(3) as i64;
         CommitOptions::default().with_time(self.seconds)
     }

@@ -141,7 +141,7 @@ impl Latencies {
     }
 
     /// The smallest value that at least this share of all values does not exceed.
-    fn quantile(&mut self, share: f64) -> Option<Duration> {
+    pub(crate) fn quantile(&mut self, share: f64) -> Option<Duration> {
         if !self.sorted {
             self.all.sort_unstable();
             self.sorted = true;

@@ -61,8 +61,14 @@ impl Chunk {
     pub(super) fn take(rest: &mut Bytes) -> Result<Self, ChunkError> {
         let all = rest.clone();
         let mut reader = Reader::new(all.clone());
-        let chunk = Self::read(&mut reader)
-            .ok_or_else(|| ChunkError::Malformed("neither a change, a document nor a bundle".to_owned()))?;
+        let chunk = Self::read(&mut reader).ok_or_else(|| {
+            let begins = all.get(..MAGIC.len()).is_some_and(|start| start == MAGIC);
+            let is_known = all.get(8).is_none_or(|kind| *kind <= 3);
+            ChunkError::Malformed(match begins && is_known {
+                true => "it ends in the middle".to_owned(),
+                false => "neither a change, a document nor a bundle".to_owned(),
+            })
+        })?;
         let len = all.len() - reader.remaining();
         *rest = all.slice(len..);
         Ok(Self { bytes: all.slice(..len), ..chunk })

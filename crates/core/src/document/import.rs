@@ -48,9 +48,4 @@ impl Document {
         }
         judged.map(|()| intake.rejections)
     }
-
-    /// Whether a change is there, durable or on its way: as a part of the document, waiting for others, or refused.
-    pub fn has_seen(&self, hash: &ChangeHash) -> bool {
-        self.history.contains_staged(hash) || self.orphans.contains(hash) || self.rejected.contains_key(hash)
-    }
 }

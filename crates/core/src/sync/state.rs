@@ -326,6 +326,11 @@ impl State {
 }
 
 impl Parcel {
+    /// The bytes of its changes.
+    fn bytes(&self, history: &History) -> usize {
+        self.changes.iter().filter_map(|index| history.chunk(*index)).map(Bytes::len).sum()
+    }
+
     /// Adds changes in order, as many as fit.
     fn fill(
         &mut self,
@@ -336,16 +341,14 @@ impl Parcel {
         let is_first = self.below == 0;
         while let Some(index) = wanted.next() {
             let Some(chunk) = history.chunk(index) else {
-                // What is there goes first; then the rest is brought.
+                // Not in pieces, if it can be helped: some clients (automerge-repo 1.x) take a document as whole after the first message.
+                if self.bytes(history) >= SEND_CHANGES_BYTES_MAX / 2 {
+                    return Ok(());
+                }
                 let away = std::iter::once(index).chain(wanted);
-                let away = away
-                    .take_while(|index| *index < history.covered())
-                    .filter(|index| history.chunk(*index).is_none());
-                return if self.is_empty() {
-                    Err(Next::NeedsChanges(away.take(BROUGHT_CHANGES_MAX).collect()))
-                } else {
-                    Ok(())
-                };
+                let away = away.take_while(|index| *index < history.covered());
+                let away = away.filter(|index| history.chunk(*index).is_none());
+                return Err(Next::NeedsChanges(away.take(BROUGHT_CHANGES_MAX).collect()));
             };
             // A change larger than the room goes alone.
             if chunk.len() > room && !(is_first && self.changes.is_empty()) {

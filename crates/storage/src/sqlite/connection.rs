@@ -22,11 +22,14 @@ const SETTINGS: &[(&str, &str)] = &[
     // The writer checkpoints by itself, after it has answered, and sees the errors; SQLite's own way drops them.
     ("wal_autocheckpoint", "0"),
     ("busy_timeout", "5000"),
-    // In KiB, hence the sign.
-    ("cache_size", "-16384"),
     ("cell_size_check", "1"),
     ("trusted_schema", "0"),
 ];
+
+/// What SQLite keeps in memory of the database for writing: the upper pages of indexes, again and again. In KiB, hence the sign.
+const WRITER_CACHE: (&str, &str) = ("cache_size", "-16384");
+/// For each reader. A document is read once and then known, and what is read again is in the system's cache, so more would only be memory that is never given back.
+const READER_CACHE: (&str, &str) = ("cache_size", "-1024");
 
 /// Waits this long for another process before a statement fails.
 pub(super) const BUSY_TIMEOUT_MS: u64 = 5_000;
@@ -40,6 +43,7 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
     // Before the settings: they would already change a file that is not ours.
     schema::check_version(&conn)?;
     apply(&conn, SETTINGS)?;
+    apply(&conn, &[WRITER_CACHE])?;
     schema::migrate(&mut conn)?;
     checkpoint(&conn, Checkpoint::Truncate).map_err(open_error)?;
     folder::sync_names(dir)?;
@@ -51,7 +55,7 @@ pub(super) fn open_reader(dir: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(folder::database_path(dir), flags).map_err(open_error)?;
     apply(&conn, SETTINGS)?;
-    apply(&conn, &[("query_only", "1")])?;
+    apply(&conn, &[READER_CACHE, ("query_only", "1")])?;
     Ok(conn)
 }
 
