@@ -125,11 +125,38 @@ test("a page that is closed offline: its last words are in the outbox, and are s
   await pull(page, "Go offline")
   await chip(page, "savedOnDevice")
   await pull(page, "Close at once")
-  await page.waitForSelector('.verdict:not([data-verdict="asking"])'); console.log(await page.locator('.verdict').innerText(), page.url())
+  await page.waitForSelector('.verdict[data-verdict="kept"]')
   await page.getByRole("link", { name: "Open the page again" }).click()
   await hasText(page, "Typed as the page closed.")
   await chip(page, "saved")
 })
+
+test("a page that is closed offline while somebody types fast: the last keystroke is in the outbox", async () => {
+  const page = await savedPage(await newDevice(browser))
+  for (let round = 0; round < 3; round++) {
+    await pull(page, "Go offline")
+    await chip(page, "savedOnDevice")
+    await page.evaluate(typeFastAndClose)
+    await page.waitForSelector('.verdict[data-verdict="kept"]')
+    await page.getByRole("link", { name: "Open the page again" }).click()
+    await page.waitForSelector(".ProseMirror")
+    await chip(page, "saved")
+  }
+  assert.equal(await page.getByLabel("Title of the page").inputValue(), `Harvest supper${"!".repeat(30)}`)
+})
+
+/** In the page: ten keystrokes, 3 ms from each to the next, and the end with the last of them. */
+function typeFastAndClose() {
+  const title = document.querySelector(".title")
+  const close = [...document.querySelectorAll("button")].find(({ textContent }) => textContent === "Close at once")
+  const press = left => {
+    title.value += "!"
+    title.dispatchEvent(new Event("input", { bubbles: true }))
+    if (left > 1) setTimeout(press, 3, left - 1)
+    else close.click()
+  }
+  press(10)
+}
 
 test("a killed server: the change is not called saved until the server is back and has it", async () => {
   const page = await savedPage(await newDevice(browser))
