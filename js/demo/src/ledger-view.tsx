@@ -15,8 +15,8 @@ const ROWS = 3
 export function LedgerView({ session, handle, log }: { session: Session; handle: PageHandle; log: ChangeLog }) {
   const outbox = useOutbox(session)
   const changes = useSyncExternalStore(log.subscribe, log.get)
-  const { unsavedChanges } = useSaveStatus(handle)
-  const unsaved = unsavedOf(handle, changes, outbox)
+  const { unsavedChanges, state } = useSaveStatus(handle)
+  const unsaved = unsavedOf(handle, changes, outbox, state === "savedOnDevice")
   const now = useNow(500, unsaved.length > 0 || unsavedChanges > 0)
   return (
     <>
@@ -34,11 +34,17 @@ interface UnsavedChange {
 }
 
 /** This page's changes without an acknowledgement: those of this tab, and those that earlier ones left. Oldest first. */
-function unsavedOf({ documentId }: PageHandle, log: readonly LoggedChange[], outbox: readonly OutboxChange[]): UnsavedChange[] {
+function unsavedOf(
+  { documentId }: PageHandle,
+  log: readonly LoggedChange[],
+  outbox: readonly OutboxChange[],
+  areAllStored: boolean
+): UnsavedChange[] {
   const found = new Map<string, UnsavedChange>()
   const durable = new Set<string>()
   for (const { hash, madeAt, durableAfter } of log) {
-    if (durableAfter === undefined) found.set(hash, { hash, since: madeAt, where: "in memory" })
+    // The outbox is read a little later than the client knows what is in it.
+    if (durableAfter === undefined) found.set(hash, { hash, since: madeAt, where: areAllStored ? "in the outbox" : "in memory" })
     else durable.add(hash)
   }
   for (const { hash, since, documentId: of } of outbox) {

@@ -2,7 +2,7 @@ import type { OutboxChange } from "@highwater/client"
 import { useEffect, useState } from "react"
 import type { Session } from "./session.js"
 
-const SOON_MS = 150
+const SOON_MS = 50
 const LATER_MS = 1000
 
 /** What is in the outbox, read from the disk of this device: also what other tabs and earlier sessions left there. */
@@ -12,6 +12,7 @@ export function useOutbox({ adapter, outbox }: Session): readonly OutboxChange[]
     let timer: ReturnType<typeof setTimeout> | undefined
     let hasEnded = false
     const look = async () => {
+      clearTimeout(timer)
       timer = undefined
       const found = await outbox.load().then(({ changes }) => changes, () => [])
       if (hasEnded) return
@@ -19,15 +20,19 @@ export function useOutbox({ adapter, outbox }: Session): readonly OutboxChange[]
       // Rows are taken out a little after the status has changed.
       if (found.length > 0) timer ??= setTimeout(look, LATER_MS)
     }
+    let soon: ReturnType<typeof setTimeout> | undefined
     const lookSoon = () => {
-      clearTimeout(timer)
-      timer = setTimeout(look, SOON_MS)
+      soon ??= setTimeout(() => {
+        soon = undefined
+        void look()
+      }, SOON_MS)
     }
     const unsubscribe = adapter.onSaveStatus(lookSoon)
     lookSoon()
     return () => {
       hasEnded = true
       clearTimeout(timer)
+      clearTimeout(soon)
       unsubscribe()
     }
   }, [adapter, outbox])
