@@ -29,6 +29,8 @@ export default defineConfig({
   },
   build: {
     target: "es2022",
+    // One large chunk is what there is: editor, React and Automerge are all needed before anything can be shown.
+    chunkSizeWarningLimit: 800,
     rollupOptions: { input: ["index.html", "closed.html"] },
   },
   plugins: [compressedCopies()],

@@ -17,7 +17,10 @@ pub(crate) fn run(resolved: &Resolved) -> Result<()> {
     start_logging(resolved);
     system::raise_open_files_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(&resolved.settings))
+    let served = runtime.block_on(serve(&resolved.settings));
+    // The store is closed by now. A document that is just being compacted, or looked into, must not keep the process.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(settings: &Settings) -> Result<()> {

@@ -17,6 +17,7 @@ use crate::Materialised;
 use crate::id::{ActorId, ChangeHash};
 use crate::limits::{
     CHANGE_BYTES_MAX, MESSAGE_OPS_MAX, OP_COUNTER_MAX, UNPACK_INLINE_BYTES_MAX, UNPACK_INLINE_OPS_MAX,
+    UNPACKED_BYTES_MAX,
 };
 
 pub use chunk::ChunkError;
@@ -101,9 +102,14 @@ impl Change {
 /// Costs microseconds for a change and, for a document chunk, as much as loading it with `automerge`: off the hot path
 /// unless [`is_cheap`] says otherwise.
 pub fn unpack(blobs: &[Bytes]) -> Result<Vec<Change>, ChunkError> {
+    unpack_within(blobs, UNPACKED_BYTES_MAX)
+}
+
+fn unpack_within(blobs: &[Bytes], bytes_max: usize) -> Result<Vec<Change>, ChunkError> {
     let mut changes = Vec::new();
     // A few bytes can stand for many operations, and many times a few bytes for more work than anybody may ask for.
     let mut ops_left = MESSAGE_OPS_MAX + blobs.iter().map(|blob| blob.len() as u64).sum::<u64>();
+    let mut bytes_left = bytes_max;
     for blob in blobs {
         let mut rest = blob.clone();
         while !rest.is_empty() {
@@ -115,6 +121,10 @@ pub fn unpack(blobs: &[Bytes]) -> Result<Vec<Change>, ChunkError> {
                         what: "number of operations in a message",
                         max: MESSAGE_OPS_MAX as usize,
                     })?;
+                    bytes_left = bytes_left.checked_sub(change.data.len()).ok_or(ChunkError::TooLarge {
+                        what: "size of the changes of a message, unpacked",
+                        max: bytes_max,
+                    })?;
                     changes.push(change);
                 }
                 ChunkKind::Document => unpack_document(&chunk, &mut changes)?,
@@ -123,6 +133,22 @@ pub fn unpack(blobs: &[Bytes]) -> Result<Vec<Change>, ChunkError> {
         }
     }
     Ok(changes)
+}
+
+/// How many bytes a change chunk has, unpacked. What does not read counts as it is.
+pub(crate) fn unpacked_change_bytes(bytes: &Bytes) -> usize {
+    let unpacked = || {
+        let chunk = Chunk::take(&mut bytes.clone()).ok()?;
+        let is_packed = chunk.kind == ChunkKind::Compressed;
+        is_packed.then(|| chunk.inflate(CHANGE_BYTES_MAX).ok()).flatten()
+    };
+    unpacked().map_or(bytes.len(), |plain| plain.len())
+}
+
+/// How many bytes the columns of a document chunk have, unpacked: no more than [`UNPACKED_BYTES_MAX`], which is also said of one that does not read.
+pub(crate) fn unpacked_document_bytes(bytes: &Bytes) -> usize {
+    let chunk = Chunk::take(&mut bytes.clone());
+    chunk.and_then(|chunk| columns::check_document(&chunk.data)).unwrap_or(UNPACKED_BYTES_MAX)
 }
 
 /// Whether [`unpack`] takes no longer than a task may hold its thread: a few plain changes.

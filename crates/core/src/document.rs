@@ -407,7 +407,7 @@ impl Document {
 
     /// What the document takes up in memory, roughly, in bytes.
     pub fn size(&self) -> usize {
-        self.history.size() + self.orphans.size()
+        self.history.size() + self.orphans.size() + self.rejected.len() * 200
     }
 
     /// Whether there is no durable change.
@@ -596,6 +596,10 @@ impl Document {
         if snapshot.changes > u64::from(self.history.len()) {
             return Compacted::TooEarly;
         }
+        // It was opened with this snapshot, or a newer one.
+        if snapshot.changes <= self.covered() as u64 {
+            return Compacted::LetGo;
+        }
         let pages = HashPages(snapshot.index.pages.clone());
         if self.history.cover(&pages, snapshot.document_bytes) {
             Compacted::LetGo
@@ -653,7 +657,8 @@ impl Document {
                 return Some(effect);
             }
             let Some(connection) = self.stale.pop_first() else { break };
-            if is_behind(connection) {
+            // Whoever is held already is waited for; asked about with every change, that would be noted with every change.
+            if self.held.contains(&connection) || is_behind(connection) {
                 self.held.insert(connection);
             } else if let Some(message) = self.generate(connection) {
                 return Some(Effect::Send { connection, outgoing: Outgoing::Sync(message) });

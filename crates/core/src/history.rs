@@ -225,7 +225,7 @@ impl History {
 
     /// What the history takes up, roughly, in bytes.
     pub(crate) fn size(&self) -> usize {
-        self.nodes.size() + self.ops.size() + self.brought.size()
+        self.nodes.size() + self.ops.size() + self.views.size() + self.brought.size()
     }
 
     pub(crate) fn deps(&self, index: Index) -> &[Index] {

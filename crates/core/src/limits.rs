@@ -19,7 +19,8 @@ pub const FRAME_BYTES_MAX: usize = 100 << 20;
 pub const HAVE_HASHES_MAX: usize = 1_000;
 /// Largest single change, as received and after inflating.
 pub const CHANGE_BYTES_MAX: usize = 32 << 20;
-/// Largest size that the changes of one whole-document chunk, or one bundle, may have together after unpacking.
+/// Largest size that the changes of one message, one whole-document chunk, or one bundle, may have together after unpacking. A document with more
+/// is not compacted: it would have to be unpacked for that, and its snapshot again by whoever reads it.
 pub const UNPACKED_BYTES_MAX: usize = 1 << 30;
 /// Operations in one change.
 pub const CHANGE_OPS_MAX: u64 = 10_000_000;

@@ -1,51 +1,63 @@
 //! A document as `automerge` holds it, with all its values. Slow and large, and never on the way of an edit: for those who want to look.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::{Automerge, Change, LoadOptions, OnPartialLoad, ReadDoc, VerificationMode};
 use bytes::Bytes;
 
+use crate::change;
 use crate::id::ChangeHash;
 
 /// A document with its values.
 #[derive(Debug, Clone, Default)]
-pub struct Materialised(Automerge);
+pub struct Materialised {
+    document: Automerge,
+    /// How many bytes the changes have that it was made from, unpacked: more than its values have.
+    unpacked_bytes: usize,
+}
 
 impl Materialised {
     /// Applies change chunks, with nothing missing between them. All of them, or none if one cannot be applied; then it says what `automerge` says.
     pub fn apply(&mut self, changes: &[Bytes]) -> Result<(), String> {
         // A panic may leave anything behind, so it is a copy that is worked on.
-        let mut document = self.0.clone();
+        let mut document = self.document.clone();
         guarded(|| apply(&mut document, changes))?;
-        self.0 = document;
+        self.document = document;
+        self.unpacked_bytes += unpacked_bytes(changes);
         Ok(())
     }
 
     /// The changes that no other depends on, sorted.
     pub fn heads(&self) -> Vec<ChangeHash> {
-        let mut heads: Vec<ChangeHash> = self.0.get_heads().iter().map(|head| ChangeHash(head.0)).collect();
+        let mut heads: Vec<ChangeHash> =
+            self.document.get_heads().iter().map(|head| ChangeHash(head.0)).collect();
         heads.sort_unstable();
         heads
     }
 
     /// What the document takes up in memory, roughly, in bytes.
     pub fn size(&self) -> usize {
-        let stats = self.0.stats();
+        let stats = self.document.stats();
         // Measured with automerge 0.12: hashes, their index and the clocks of changes; columns of operations, with their indexes.
-        1_000 + 200 * stats.num_changes as usize + 60 * stats.num_ops as usize
+        let columns = 1_000 + 200 * stats.num_changes as usize + 60 * stats.num_ops as usize;
+        columns + self.unpacked_bytes
     }
 
     /// Loads a document chunk.
-    pub fn load(chunk: &[u8]) -> Result<Self, String> {
+    pub fn load(chunk: &Bytes) -> Result<Self, String> {
+        let unpacked_bytes = change::unpacked_document_bytes(chunk);
         guarded(|| {
-            Automerge::load_with_options(chunk, strictly()).map(Self).map_err(|error| error.to_string())
+            let document = Automerge::load_with_options(chunk, strictly());
+            Ok(Self { document: document.map_err(|error| error.to_string())?, unpacked_bytes })
         })
     }
 
     /// The document with these change chunks, with nothing missing between them.
     pub fn extended(mut self, changes: &[Bytes]) -> Result<Self, String> {
         guarded(|| {
-            apply(&mut self.0, changes)?;
+            apply(&mut self.document, changes)?;
+            self.unpacked_bytes += unpacked_bytes(changes);
             Ok(self)
         })
     }
@@ -53,28 +65,34 @@ impl Materialised {
     /// Saves the document, loads what was saved, and checks that this is the same document.
     pub fn save_checked(&self) -> Result<Saved, String> {
         guarded(|| {
-            let bytes = Bytes::from(self.0.save());
+            let bytes = Bytes::from(self.document.save());
             let loaded = Automerge::load_with_options(&bytes, strictly())
                 .map_err(|error| format!("saved, it does not load again: {error}"))?;
             let mut heads: Vec<ChangeHash> =
                 loaded.get_heads().iter().map(|head| ChangeHash(head.0)).collect();
             heads.sort_unstable();
-            if loaded.get_heads() != self.0.get_heads() {
+            if loaded.get_heads() != self.document.get_heads() {
                 return Err("saved and loaded, it is another document".to_owned());
             }
             Ok(Saved { changes: loaded.get_changes_meta(&[]).len(), bytes, heads })
         })
     }
 
-    /// Some of the document's changes as chunks, in no particular order. Costs time for each of them, and a little for the whole document.
+    /// Some of the document's changes as chunks, in no particular order; all that are asked for, or none. Costs time for each of them, and a little for the whole document.
     pub fn changes(&self, hashes: &[ChangeHash]) -> Result<Vec<(ChangeHash, Bytes)>, String> {
         guarded(|| {
             let wanted = hashes.iter().map(|hash| automerge::ChangeHash(hash.0));
-            let bundle = self.0.bundle(wanted).map_err(|error| error.to_string())?;
+            let bundle = self.document.bundle(wanted).map_err(|error| error.to_string())?;
             let changes = bundle.to_changes().map_err(|error| error.to_string())?;
             let chunk =
                 |change: &Change| (ChangeHash(change.hash().0), Bytes::copy_from_slice(change.raw_bytes()));
-            Ok(changes.iter().map(chunk).collect())
+            let changes: Vec<(ChangeHash, Bytes)> = changes.iter().map(chunk).collect();
+            let found: HashSet<ChangeHash> = changes.iter().map(|(hash, _)| *hash).collect();
+            let missing = hashes.iter().filter(|hash| !found.contains(*hash)).count();
+            if missing > 0 {
+                return Err(format!("the document lacks {missing} of {} changes", hashes.len()));
+            }
+            Ok(changes)
         })
     }
 
@@ -118,6 +136,11 @@ fn strictly<'a>() -> LoadOptions<'a> {
     LoadOptions::new().on_partial_load(OnPartialLoad::Error).verification_mode(VerificationMode::Check)
 }
 
+/// How many bytes change chunks have, unpacked.
+pub(crate) fn unpacked_bytes(changes: &[Bytes]) -> usize {
+    changes.iter().map(change::unpacked_change_bytes).sum()
+}
+
 fn apply(document: &mut Automerge, changes: &[Bytes]) -> Result<(), String> {
     let parse = |bytes: &Bytes| Change::from_bytes(bytes.to_vec()).map_err(|error| error.to_string());
     let changes = changes.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
@@ -127,7 +150,7 @@ fn apply(document: &mut Automerge, changes: &[Bytes]) -> Result<(), String> {
 
 impl From<Automerge> for Materialised {
     fn from(document: Automerge) -> Self {
-        Self(document)
+        Self { document, unpacked_bytes: 0 }
     }
 }
 

@@ -9,7 +9,8 @@ use crate::change::{self, Change};
 use crate::document::{RestoreError, Restoring};
 use crate::history::{self, HashPages, History, StoredGraph};
 use crate::id::{ChangeHash, DocumentId};
-use crate::materialised::{Materialised, first_unfit_on};
+use crate::limits::UNPACKED_BYTES_MAX;
+use crate::materialised::{Materialised, first_unfit_on, unpacked_bytes};
 
 /// A snapshot without its document chunk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,6 +72,9 @@ pub enum CompactError {
     /// What is stored cannot be read.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// Unpacked, it would take up too much memory.
+    #[error("unpacked, the changes have {0} bytes, more than {UNPACKED_BYTES_MAX}")]
+    TooLarge(usize),
     /// The snapshot that there is does not load, or what was made does not hold what it should.
     #[error("{0}")]
     Snapshot(String),
@@ -144,6 +148,10 @@ pub fn compact(id: DocumentId, from: Compactable) -> Result<(Snapshot, Materiali
     }
     let document = restoring.finish();
     let changes = document.history().uncovered_chunks();
+    let unpacked = base_chunk.as_ref().map_or(0, change::unpacked_document_bytes) + unpacked_bytes(changes);
+    if unpacked > UNPACKED_BYTES_MAX {
+        return Err(CompactError::TooLarge(unpacked));
+    }
     let materialised = load(base_chunk.as_ref())?;
     let made = materialised.extended(changes).and_then(|materialised| {
         let saved = materialised.save_checked()?;
@@ -172,9 +180,7 @@ pub fn compact(id: DocumentId, from: Compactable) -> Result<(Snapshot, Materiali
 }
 
 fn load(chunk: Option<&Bytes>) -> Result<Materialised, CompactError> {
-    chunk
-        .map_or_else(|| Ok(Materialised::default()), |chunk| Materialised::load(chunk))
-        .map_err(CompactError::Snapshot)
+    chunk.map_or_else(|| Ok(Materialised::default()), Materialised::load).map_err(CompactError::Snapshot)
 }
 
 fn unfit(base: &Materialised, changes: &[Bytes], reason: String) -> CompactError {
@@ -184,5 +190,45 @@ fn unfit(base: &Materialised, changes: &[Bytes], reason: String) -> CompactError
         (Some(change), Some((_, reason))) => CompactError::Unfit { hash: change.hash, reason },
         // It failed once and not again: nothing is known of any change.
         _ => CompactError::Snapshot(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use automerge::transaction::Transactable;
+    use automerge::{AutoCommit, ROOT};
+
+    use super::*;
+    use crate::document::Compacted;
+
+    const ID: DocumentId = DocumentId::from_bytes([1; 16]);
+
+    /// Changes that each set a text that gets much smaller.
+    fn changes(count: usize, bytes: usize) -> Vec<Bytes> {
+        let mut document = AutoCommit::new();
+        let mut change = |n: usize| {
+            document.put(ROOT, "text", n.to_string().repeat(bytes)).unwrap();
+            document.commit();
+            let mut change = document.get_last_local_change().unwrap().clone();
+            Bytes::copy_from_slice(&change.bytes())
+        };
+        (0..count).map(&mut change).collect()
+    }
+
+    #[test]
+    fn what_a_copy_takes_up_has_its_values_in_it() {
+        let tail = changes(4, 1 << 20);
+        assert!(tail.iter().map(Bytes::len).sum::<usize>() < 1 << 20, "they are not packed");
+        let (snapshot, copy) = compact(ID, Compactable { tail, ..Compactable::default() }).unwrap();
+        assert!(copy.size() > 4 << 20, "{}", copy.size());
+        assert!(Materialised::load(&snapshot.document).unwrap().size() > 4 << 20);
+    }
+
+    #[test]
+    fn a_document_that_was_opened_with_a_snapshot_needs_not_wait_for_another_one() {
+        let tail = changes(4, 1);
+        let (snapshot, _) = compact(ID, Compactable { tail, ..Compactable::default() }).unwrap();
+        let opened = Restoring::new(ID, []).on(snapshot.info.clone()).unwrap();
+        assert_eq!(opened.finish().handle_compacted(&snapshot.info), Compacted::LetGo);
     }
 }

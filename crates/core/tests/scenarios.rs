@@ -80,6 +80,8 @@ fn what_happens_while_a_reader_is_behind_is_one_message() {
         })
         .collect();
     assert!(server.syncs(2).is_empty());
+    // The driver notes whom to wait for each time: once is enough, however much happens.
+    assert_eq!(server.found_behind, 1);
     server.behind.remove(&slow);
     server.document.handle_ready(slow);
     server.poll();

@@ -113,6 +113,8 @@ async fn compact(hub: &Hub, id: DocumentId, store: &Arc<dyn Store>) -> Result<Sn
     let (snapshot, copy) = made.map_err(|error| Failure::Other(error.to_string()))??;
     let info = snapshot.info.clone();
     store.put_snapshot(id, snapshot).await?;
-    hub.copies().put(id, copy);
+    // Where it holds up nobody that others are let go of for it.
+    let copies = hub.copies().clone();
+    tokio::task::spawn_blocking(move || copies.put(id, copy));
     Ok(info)
 }

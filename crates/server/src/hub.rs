@@ -87,6 +87,8 @@ struct Connected {
     outbox: Outbox,
     /// How many documents it has open.
     documents: usize,
+    /// It was closed to make room: its documents are let go of in a moment.
+    is_leaving: bool,
 }
 
 /// A connection that was let in; leaving it drops what the hub knows of it.
@@ -191,7 +193,7 @@ impl Hub {
         if tables.connections.len() >= self.config.connections_max {
             return Err(CloseReason::TooManyConnections);
         }
-        tables.connections.insert(id, Connected { outbox, documents: 0 });
+        tables.connections.insert(id, Connected { outbox, documents: 0, is_leaving: false });
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.metrics.connections.increment(1);
         Ok(Registration { hub: self.clone(), id, peer: None })
@@ -301,10 +303,15 @@ impl Hub {
         if tables.let_go_of_oldest() {
             return;
         }
-        let greediest = tables.connections.values_mut().max_by_key(|connected| connected.documents);
-        if let Some(connected) = greediest {
-            // Its documents are let go of in a moment; the next one who needs room must find somebody else.
-            connected.documents = 0;
+        // What those leave behind who were closed before is room already; and they may go on for a while and open more.
+        let leaving = tables.connections.values().filter(|connected| connected.is_leaving);
+        let room_to_come: usize = leaving.map(|connected| connected.documents).sum();
+        if tables.documents.len() < self.config.open_documents_max + room_to_come {
+            return;
+        }
+        let staying = tables.connections.values_mut().filter(|connected| !connected.is_leaving);
+        if let Some(connected) = staying.max_by_key(|connected| connected.documents) {
+            connected.is_leaving = true;
             connected.outbox.close(CloseReason::TooManyOpenDocuments);
         }
     }

@@ -260,9 +260,17 @@ async fn changes_in_a_request_are_durable_before_they_are_answered_and_reach_who
     let body = chunks.concat();
     let posted = post(&server, &path, "", &body);
     tokio::pin!(posted);
+    let arrived = async {
+        while store.in_flight() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = patiently(arrived) => {}
+        early = &mut posted => panic!("answered before the commit: {early:?}"),
+    }
     let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut posted).await;
     assert!(early.is_err(), "answered before the commit");
-    assert!(store.in_flight() > 0);
     while store.step_all() == 0 {
         tokio::task::yield_now().await;
     }

@@ -254,6 +254,65 @@ async fn who_has_most_documents_open_goes_when_there_is_no_room_for_another() {
 }
 
 #[tokio::test]
+async fn who_opens_more_and_more_documents_drives_out_nobody_else() {
+    let config = Config { open_documents_max: 6, ..config() };
+    let server = TestServer::start(config, always(Arc::new(MemoryStore::new()))).await;
+    let mut modest = Vec::new();
+    for n in 1..4 {
+        let mut client = Client::open(&server, &format!("modest {n}"), document(n)).await;
+        edit(&mut client, 1..2).await;
+        modest.push(client);
+    }
+    let mut greedy = server.join("greedy").await;
+    for n in 10..80 {
+        let body = Body::Request { document: document(n), data: chunks(vec![]).encode() };
+        greedy.send(message("greedy", body)).await;
+    }
+    let (code, _) = greedy.closed().await;
+    assert_eq!(code, Some(1013));
+    for client in &mut modest {
+        edit(client, 2..3).await;
+    }
+    drop(modest);
+    server.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_that_waited_when_its_document_was_compacted_is_found() {
+    let folder = TempDir::new().unwrap();
+    let store = sqlite(&folder);
+    let server = TestServer::start(eager(), always(store.clone())).await;
+    let id = document(1);
+    let mut writer = Client::open(&server, "writer", id).await;
+    // The second of two changes of somebody else, without the first.
+    let mut elsewhere = AutoCommit::new();
+    let made: Vec<(String, Bytes)> = (0..3)
+        .map(|n| {
+            elsewhere.put(ROOT, "else", n).unwrap();
+            let hash = elsewhere.commit().unwrap();
+            let bytes = Bytes::copy_from_slice(elsewhere.get_last_local_change().unwrap().raw_bytes());
+            (hash.to_string(), bytes)
+        })
+        .collect();
+    say(&mut writer, chunks(vec![made[1].1.clone()])).await;
+    edit(&mut writer, 1..40).await;
+    compacted(&store, id, 20).await;
+    assert_eq!(load(&store, id).await.snapshot.unwrap().orphans.len(), 1);
+    // Now it is part of the document, and not the last one of it.
+    say(&mut writer, chunks(vec![made[0].1.clone(), made[2].1.clone()])).await;
+    edit(&mut writer, 40..41).await;
+    drop(writer);
+    server.stopped().await.unwrap();
+
+    let server = TestServer::start(eager(), always(sqlite(&folder))).await;
+    for (hash, _) in &made {
+        let answer = server.get(&format!("/v1/docs/{id}/changes/{hash}")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    server.stopped().await.unwrap();
+}
+
+#[tokio::test]
 async fn whether_a_change_is_durable_is_told_of_open_and_of_closed_documents() {
     let folder = TempDir::new().unwrap();
     let store = sqlite(&folder);

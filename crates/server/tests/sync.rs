@@ -162,7 +162,7 @@ async fn an_idle_document_leaves_memory_and_comes_back() {
     a.acknowledged().await;
     drop(a);
     patiently(async {
-        while !server.get("/").await.contains("<dt>Open documents</dt><dd>0</dd>") {
+        while !server.get("/").await.contains("data-documents=\"0\"") {
             tokio::task::yield_now().await;
         }
     })

@@ -303,6 +303,7 @@ async fn a_snapshot_comes_in_while_appends_go_on(open: Open<'_>) {
         // Whole changes, or the snapshot: whatever is being cleared away is seen by nobody.
         assert_eq!(stored.records(), number + 1, "{name}");
         let first = stored.snapshot.as_ref().map_or(0, |snapshot| snapshot.records);
+        // Of the same look: a moment later the snapshot may be there.
         assert!(numbers_of(&stored) == (first..=number).collect::<Vec<_>>(), "{name}");
         if let Some(stored) = is_stored {
             expect(name, stored);
@@ -357,6 +358,21 @@ async fn changes_are_found_without_reading_the_document(open: Open<'_>) {
     }
     for number in 150..300 {
         assert_eq!(expect(name, store.find(id, hash(number)).await), Found::No, "{name}: {number}");
+    }
+    // One that waited for others when the snapshot was made, and one that came since: whether they are part of the document is not known, unless all are.
+    let (tail, waiting) = (document(17, 2), document(17, 3));
+    append(name, &store, tail, vec![change(0), Record::Change { bytes: real_change() }]).await;
+    append(name, &store, waiting, vec![change(0), Record::Change { bytes: real_change() }]).await;
+    let mut with_orphan = snapshot(2, 10);
+    with_orphan.info.orphans = vec![real_change()];
+    expect(name, store.put_snapshot(waiting, with_orphan).await);
+    for id in [tail, waiting] {
+        assert_eq!(expect(name, store.find(id, REAL_HASH).await), Found::Perhaps, "{name}");
+        let closed = |changes| Note::Closed { records: 2, changes, heads: vec![] };
+        expect(name, store.put_note(id, closed(1)).await);
+        assert_eq!(expect(name, store.find(id, REAL_HASH).await), Found::Perhaps, "{name}");
+        expect(name, store.put_note(id, closed(2)).await);
+        assert_eq!(expect(name, store.find(id, REAL_HASH).await), Found::Yes, "{name}");
     }
     close(name, store).await;
 }
@@ -428,6 +444,18 @@ fn snapshot(records: u64, size: usize) -> Snapshot {
     };
     Snapshot { info, document }
 }
+
+/// A change chunk, without operations, where the store must understand one.
+fn real_change() -> Bytes {
+    let [a, b, c, d, ..] = REAL_HASH.0;
+    Bytes::copy_from_slice(&[0x85, 0x6f, 0x4a, 0x83, a, b, c, d, 1, 9, 0, 1, 1, 1, 1, 0, 0, 0, 0])
+}
+
+/// Its hash.
+const REAL_HASH: ChangeHash = ChangeHash([
+    0x17, 0x80, 0x8d, 0x0f, 0x1b, 0x03, 0x73, 0x1c, 0x8e, 0x93, 0x31, 0x68, 0xb4, 0xc2, 0xb0, 0x9d, 0x51,
+    0x74, 0xff, 0x3a, 0x84, 0x5f, 0xdb, 0xb9, 0x32, 0xda, 0xd2, 0x3f, 0xc8, 0x98, 0x03, 0xfe,
+]);
 
 fn change(number: u64) -> Record {
     Record::Change { bytes: Bytes::copy_from_slice(&number.to_be_bytes()) }

@@ -98,8 +98,10 @@ impl Image {
         {
             return Found::Yes;
         }
-        let is_in_tail = stored.changes.iter().any(|chunk| is_chunk_of(chunk, hash));
-        match (is_in_tail, closed) {
+        // What waited for others when the snapshot was made may be part of the document since.
+        let waited = stored.snapshot.iter().flat_map(|snapshot| &snapshot.orphans);
+        let is_there = waited.chain(&stored.changes).any(|chunk| is_chunk_of(chunk, hash));
+        match (is_there, closed) {
             (false, _) => Found::No,
             (true, Some((records, changes, _))) if records == changes => Found::Yes,
             (true, _) => Found::Perhaps,
@@ -119,9 +121,9 @@ impl Image {
 }
 
 /// Whether a chunk is the change with this hash. Nearly always told by the checksum in its header, which is the first bytes of the hash.
-pub(crate) fn is_chunk_of(chunk: &Bytes, hash: &ChangeHash) -> bool {
-    let checksum = chunk.get(4..8);
-    checksum == Some(&hash.0[..4]) && Change::parse(chunk.clone()).is_ok_and(|change| change.hash == *hash)
+pub(crate) fn is_chunk_of(chunk: &[u8], hash: &ChangeHash) -> bool {
+    let parse = || Change::parse(Bytes::copy_from_slice(chunk));
+    chunk.get(4..8) == Some(&hash.0[..4]) && parse().is_ok_and(|change| change.hash == *hash)
 }
 
 /// Keeps documents in memory, for tests and trials.

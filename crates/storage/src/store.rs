@@ -48,7 +48,8 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a note on a document that exists. A later one of the same sort takes its place.
     fn put_note(&self, document: DocumentId, note: Note) -> StoreFuture<()>;
 
-    /// Looks for a change without reading the document: among the heads that were [noted](Note::Closed), in the snapshot's index, then among the changes since.
+    /// Looks for a change without reading the document: among the heads that were [noted](Note::Closed), in the snapshot's index, then among the changes since and the
+    /// orphans of the snapshot. Damage to what it looks through is an error, not a change that is not there.
     fn find(&self, document: DocumentId, hash: ChangeHash) -> StoreFuture<Found>;
 
     /// One page of the ids of the stored documents, in order, at most `limit` after `after`.

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use highwater_core::{ChangeHash, DocumentId, Record};
-use highwater_storage::{CheckEvent, CheckedDocument, SqliteStore, Store, StoreError, StoredDocument};
+use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotIndex, SnapshotInfo};
+use highwater_storage::{CheckEvent, CheckedDocument, Found, SqliteStore, Store, StoreError, StoredDocument};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -155,6 +155,107 @@ fn every_kind_of_damage_to_a_document_is_noticed() {
             "{sql}: {error}"
         );
     }
+}
+
+/// A folder with `ID` compacted: a snapshot in the place of its first changes, of `tail` more that came since.
+fn compacted(tail: &[&str]) -> TempDir {
+    let dir = filled();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let info = SnapshotInfo {
+        records: 3,
+        changes: 3,
+        heads: vec![ChangeHash([3; 32])],
+        document_bytes: 3 << 20,
+        index: SnapshotIndex { graph: Bytes::from(vec![1; 2 << 20]), pages: vec![Bytes::from(vec![2; 36])] },
+        orphans: vec![Bytes::from_static(b"orphan")],
+    };
+    let document = Bytes::from(vec![7; 3 << 20]);
+    block_on(store.put_snapshot(ID, Snapshot { info, document })).unwrap();
+    for text in tail {
+        block_on(store.append(ID, vec![change(text)])).unwrap();
+    }
+    // What the snapshot stands for is deleted while the store is open.
+    while raw(dir.path()).query_row("SELECT count(*) FROM compaction", [], |row| row.get(0)) != Ok(0i64) {
+        block_on(store.probe()).unwrap();
+    }
+    block_on(store.close()).unwrap();
+    dir
+}
+
+#[test]
+fn every_kind_of_damage_to_a_snapshot_is_noticed() {
+    let part = |kind: i64| format!("DELETE FROM part WHERE kind = {kind} AND number = 0");
+    for tail in [&["four"][..], &[]] {
+        for (sql, is_index, is_chunk) in [
+            ("DELETE FROM snapshot".to_owned(), false, false),
+            ("UPDATE snapshot SET records = 2".to_owned(), false, false),
+            ("UPDATE snapshot SET orphans = 0".to_owned(), false, false),
+            (part(4), false, false),
+            ("UPDATE part SET bytes = x'00' WHERE kind = 4".to_owned(), false, false),
+            (part(2), true, false),
+            (part(3), true, false),
+            ("UPDATE part SET number = 9 WHERE kind = 2 AND number = 1".to_owned(), true, false),
+            (part(1), false, true),
+            ("DELETE FROM part WHERE kind = 1 AND number = 2".to_owned(), false, true),
+            ("UPDATE part SET generation = 9 WHERE kind = 1 AND number = 1".to_owned(), false, true),
+        ] {
+            let dir = compacted(tail);
+            assert_eq!(load(dir.path(), ID).unwrap().unwrap().records(), 3 + tail.len() as u64);
+            execute(dir.path(), &sql);
+            let store = SqliteStore::open(dir.path()).unwrap();
+            let chunk = block_on(store.load_snapshot(ID));
+            match block_on(store.load(ID)) {
+                // An index can be made anew.
+                Ok(stored) if is_index => {
+                    assert!(stored.unwrap().snapshot.unwrap().index.is_empty(), "{sql}")
+                }
+                Ok(_) if is_chunk => assert!(matches!(chunk, Err(StoreError::Damaged { .. })), "{sql}"),
+                stored => assert!(matches!(stored, Err(StoreError::Damaged { .. })), "{sql}: {stored:?}"),
+            }
+            block_on(store.close()).unwrap();
+            let (_, documents) = check(dir.path());
+            assert!(!documents[0].is_whole(), "{sql}");
+        }
+    }
+}
+
+#[test]
+fn that_a_change_is_not_there_is_not_said_of_a_damaged_document() {
+    for (tail, sql) in [
+        (
+            &["four", "five"][..],
+            "UPDATE log SET bytes = CAST('Four' AS BLOB) WHERE position = 3 AND document = 1",
+        ),
+        (&["four", "five"], "DELETE FROM log WHERE position = 3 AND document = 1"),
+        (&[], "DELETE FROM part WHERE kind = 4"),
+        (&[], "DELETE FROM part WHERE kind = 3"),
+        (&[], "DELETE FROM snapshot"),
+    ] {
+        let dir = compacted(tail);
+        let find = || block_on(SqliteStore::open(dir.path()).unwrap().find(ID, ChangeHash([9; 32])));
+        assert_eq!(find().unwrap(), Found::No, "{sql}");
+        execute(dir.path(), sql);
+        assert!(matches!(find(), Err(StoreError::Damaged { .. })), "{sql}: {:?}", find());
+    }
+}
+
+#[test]
+fn a_file_of_the_first_version_is_looked_at_as_it_is_and_brought_up_to_date_when_it_is_served() {
+    let dir = filled();
+    execute(
+        dir.path(),
+        "DROP TABLE snapshot; DROP TABLE part; DROP TABLE compaction; DROP TABLE closed; DROP TABLE unfit;
+         DROP INDEX log_place; CREATE INDEX log_document ON log (document); PRAGMA user_version = 1",
+    );
+    let before = contents(dir.path());
+    let (file, documents) = check(dir.path());
+    assert_eq!(file, Vec::<String>::new());
+    assert!(documents.iter().all(CheckedDocument::is_whole), "{documents:?}");
+    assert_eq!(texts(&documents[0].stored), ["one", "two", "three"]);
+    assert!(contents(dir.path()) == before, "the folder has changed");
+    assert_eq!(texts(&load(dir.path(), ID).unwrap().unwrap()), ["one", "two", "three"]);
+    let version = raw(dir.path()).query_row("PRAGMA user_version", [], |row| row.get(0));
+    assert_eq!(version, Ok(2i64));
 }
 
 #[test]

@@ -41,8 +41,8 @@ export function Plugs({ session, type, leave }: PlugsProps) {
     <section aria-labelledby="plugs-title" className="plugs">
       <h2 id="plugs-title">Pull the plug</h2>
       <ul>
-        {plugs.map(plug => (
-          <PlugButton key={plug.name} plug={plug} onNote={setNote} />
+        {plugs.map((plug, place) => (
+          <PlugButton key={place} plug={plug} onNote={setNote} />
         ))}
         {canKill && <PlugButton plug={killPlug(session, state, words => typesFirst && type(words))} onNote={setNote} />}
       </ul>
@@ -112,11 +112,13 @@ function PlugButton({ plug, onNote }: { plug: Plug; onNote(words: string): void 
       <button
         type="button"
         className={isDanger ? "button danger" : "button"}
-        disabled={isOff}
+        // Not "disabled", which would take the focus away from whoever has just pressed it.
+        aria-disabled={isOff ?? false}
         aria-describedby={id}
         onPointerEnter={tell}
         onFocus={tell}
         onClick={() => {
+          if (isOff) return
           tell()
           pull()
         }}

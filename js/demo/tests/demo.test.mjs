@@ -254,6 +254,10 @@ test("everything can be reached with the keyboard, and the text can be left", as
     names.push(await page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent))
   }
   for (const name of ["New thing to do", "Drop connection", "Kill the server", "Go offline"]) assert.ok(names.includes(name), `${name} in ${names}`)
+  await page.getByRole("button", { name: "Go offline" }).focus()
+  await page.keyboard.press("Enter")
+  await chip(page, "savedOnDevice")
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Go online again")
 })
 
 test("an address without a page shows the pages of this device, and one that is nowhere says so", async () => {

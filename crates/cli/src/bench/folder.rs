@@ -66,7 +66,11 @@ impl Folder {
         let mut before = u64::MAX;
         while self.size()?.used < before {
             before = self.size()?.used;
-            self.with_store(async |_| Ok(tokio::time::sleep(SETTLE).await)).await?;
+            self.with_store(async |_| {
+                tokio::time::sleep(SETTLE).await;
+                Ok(())
+            })
+            .await?;
         }
         Ok(())
     }

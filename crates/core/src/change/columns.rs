@@ -83,8 +83,8 @@ pub(super) fn document_heads(data: &Bytes) -> Option<Vec<ChangeHash>> {
     (0..count).map(|_| reader.hash().ok()).collect()
 }
 
-/// Checks that the data of a document chunk unfolds to a bounded number of changes, operations and bytes.
-pub(super) fn check_document(data: &Bytes) -> Result<(), ChunkError> {
+/// Checks that the data of a document chunk unfolds to a bounded number of changes, operations and bytes; returns how many bytes.
+pub(super) fn check_document(data: &Bytes) -> Result<usize, ChunkError> {
     let mut reader = Reader::new(data.clone());
     let mut head = || -> Result<_, MessageError> {
         for _ in 0..reader.leb128()? {
@@ -98,7 +98,8 @@ pub(super) fn check_document(data: &Bytes) -> Result<(), ChunkError> {
     let (changes, ops) = head().map_err(short)?;
     let mut bytes = 0;
     changes.check_inflated(&mut reader, &mut bytes)?;
-    ops.check_inflated(&mut reader, &mut bytes)
+    ops.check_inflated(&mut reader, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// The same for a bundle.

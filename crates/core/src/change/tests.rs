@@ -134,3 +134,15 @@ proptest! {
         let _ = unpack(&[data.into()]);
     }
 }
+
+#[test]
+fn what_the_changes_of_a_message_unpack_to_is_bounded_together() {
+    let mut document = AutoCommit::new();
+    document.put(ROOT, "text", "a".repeat(1 << 20)).unwrap();
+    document.commit();
+    let chunk = Bytes::copy_from_slice(&document.get_last_local_change().unwrap().clone().bytes());
+    assert!(chunk.len() < 10_000, "it is not packed");
+    assert_eq!(unpack_within(std::slice::from_ref(&chunk), 2 << 20).unwrap().len(), 1);
+    let both = unpack_within(&[chunk.clone(), chunk], 2 << 20);
+    assert!(matches!(both, Err(ChunkError::TooLarge { .. })), "{both:?}");
+}

@@ -70,6 +70,11 @@ impl Views {
         }
     }
 
+    /// What they take up, roughly, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.kept.iter().map(|(of, view)| (of.capacity() + view.unseen.capacity()) * size_of::<Index>()).sum()
+    }
+
     /// Keeps what was the answer for a change's dependencies as the answer for the change itself, which is at `index`.
     pub(super) fn keep_for_change(&mut self, index: Index, view: View) {
         self.keep(vec![index], View { end: index + 1, ..view });

@@ -45,7 +45,9 @@ impl Brought {
         self.chunks.get(&index)
     }
 
+    /// A newer one may be longer, and not to be sent any more.
     pub(crate) fn put_snapshot(&mut self, chunk: Bytes) {
+        self.snapshot_bytes = chunk.len() as u64;
         self.snapshot = Some(chunk);
     }
 
@@ -78,5 +80,18 @@ impl Brought {
     /// What all this takes up, roughly, in bytes.
     pub(super) fn size(&self) -> usize {
         self.snapshot.as_ref().map_or(0, Bytes::len) + self.chunk_bytes + self.chunks.capacity() * 48
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_that_turns_out_to_be_too_long_is_not_sent() {
+        let mut brought = Brought::new(10);
+        assert!(brought.is_sendable());
+        brought.put_snapshot(vec![0; SNAPSHOT_SENT_BYTES_MAX as usize + 1].into());
+        assert!(!brought.is_sendable());
     }
 }

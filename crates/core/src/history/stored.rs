@@ -174,7 +174,8 @@ impl History {
             read_deps(input, index, dep_counts.next()?, &mut deps)?;
             deps.iter().for_each(|dep: &Index| has_child[*dep as usize] = true);
             let before = deps.iter().map(|dep| self.nodes.max_op(*dep)).max().unwrap_or(0);
-            let start = before.checked_add(1 + gaps.next()?).ok_or(DAMAGED)?;
+            let gap = gaps.next()?.checked_add(1).ok_or(DAMAGED)?;
+            let start = before.checked_add(gap).ok_or(DAMAGED)?;
             let max_op = start.checked_add(counts.next()?).ok_or(DAMAGED)? - 1;
             if max_op >= u64::from(u32::MAX) {
                 return Err(DAMAGED);
@@ -430,5 +431,26 @@ impl OpIndex {
     fn add_actor(&mut self, id: ActorId) {
         self.by_id.insert(id.clone(), self.actors.len() as u32);
         self.actors.push(Actor { id, changes: Vec::new(), runs: Vec::new() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_beyond_all_bounds_are_damage() {
+        for (gap, count) in [(0, 1), (u64::MAX, 1), (u64::MAX - 1, 1), (0, u64::MAX), (1 << 32, 0)] {
+            let mut graph = Vec::new();
+            [VERSION, 1, 1].into_iter().for_each(|number| write_leb128(&mut graph, number));
+            write_bytes(&mut graph, &[7]);
+            [0, gap, count, 1].into_iter().for_each(|value| write_runs(&mut graph, [value].into_iter()));
+            // No objects, keys, runs and updates.
+            graph.extend([0; 4]);
+            let mut page = vec![9; 32];
+            page.extend(0u32.to_le_bytes());
+            let read = History::from_stored(&StoredGraph(graph.into()), &HashPages(vec![page.into()]));
+            assert_eq!(read.is_ok(), (gap, count) == (0, 1), "{gap} {count}");
+        }
     }
 }

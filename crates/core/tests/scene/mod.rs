@@ -27,6 +27,8 @@ pub(crate) struct Server {
     outbox: BTreeMap<u64, Vec<Outgoing>>,
     /// Connections that have not taken what they were sent.
     pub(crate) behind: BTreeSet<ConnectionId>,
+    /// How often somebody was found to be behind.
+    pub(crate) found_behind: usize,
 }
 
 impl Server {
@@ -43,6 +45,7 @@ impl Server {
             uploads: VecDeque::new(),
             outbox: BTreeMap::new(),
             behind: BTreeSet::new(),
+            found_behind: 0,
         }
     }
 
@@ -110,9 +113,11 @@ impl Server {
     }
 
     pub(crate) fn poll(&mut self) {
-        while let Some(effect) =
-            self.document.poll_effect_unless(|connection| self.behind.contains(&connection))
-        {
+        while let Some(effect) = self.document.poll_effect_unless(|connection| {
+            let is_behind = self.behind.contains(&connection);
+            self.found_behind += usize::from(is_behind);
+            is_behind
+        }) {
             match effect {
                 Effect::Append { id, records } => self.appends.push_back((id, records)),
                 Effect::Unpack { upload, chunks } if self.holds_uploads => {

@@ -62,9 +62,11 @@ impl ReadOnlyStore {
         }
         let reading = folder::lock_for_reading(dir)?;
         let conn = connection::open_for_check(dir, &reading)?;
-        if schema::check_version(&conn)? == 0 {
+        let version = schema::check_version(&conn)?;
+        if version == 0 {
             return Err(StoreError::Open(format!("{} is empty", path.display())));
         }
+        connection::stand_in_for_new_tables(&conn, version)?;
         Ok(Self { conn, reading })
     }
 

@@ -58,8 +58,9 @@ pub(super) fn document_number(conn: &Connection, document: &DocumentId) -> rusql
 
 /// How many rows of the log a document has, or had before a snapshot took their place: the position of the next one.
 pub(super) fn next_position(conn: &Connection, number: i64) -> rusqlite::Result<i64> {
-    let sql = "SELECT coalesce((SELECT position + 1 FROM log WHERE document = ?1 ORDER BY position DESC LIMIT 1), \
-               (SELECT records FROM snapshot WHERE document = ?1), 0)";
+    // The greater one: whichever rows of the log a clean-up has left.
+    let sql = "SELECT max(ifnull((SELECT position + 1 FROM log WHERE document = ?1 ORDER BY position DESC LIMIT 1), 0), \
+               ifnull((SELECT records FROM snapshot WHERE document = ?1), 0))";
     conn.prepare_cached(sql)?.query_row([number], |row| row.get(0))
 }
 
@@ -167,8 +168,7 @@ impl Walk {
     fn log_row(&mut self, row: &Row<'_>, position: &mut i64, chunks: &mut Chunks) {
         let found = log_fields(row).and_then(|fields| {
             if fields.position != *position {
-                let gap = format!("it has position {}, but {position} rows come before it", fields.position);
-                self.damage("log", row, gap);
+                self.damage("log", row, fields.gap(*position));
             }
             *position = fields.position;
             fields.verified(&self.document)
@@ -210,6 +210,32 @@ impl Walk {
     }
 }
 
+/// Whether one of the changes behind those of the snapshot is what is looked for. None is, only if all of them are what was written.
+pub(super) fn any_change(
+    conn: &Connection,
+    number: i64,
+    document: DocumentId,
+    records: i64,
+    is_it: impl Fn(&[u8]) -> bool,
+) -> Result<bool, Fault> {
+    let mut statement = conn.prepare_cached(LOG)?;
+    let mut rows = statement.query((number, records))?;
+    let mut position = records;
+    while let Some(row) = rows.next()? {
+        let damage =
+            |detail| Fault::Damaged(DamagedRow { table: "log", row: row.get(0).unwrap_or(-1), detail });
+        let fields = log_fields(row).map_err(damage)?;
+        if fields.position != position {
+            return Err(damage(fields.gap(position)));
+        }
+        position += 1;
+        if is_it(fields.verified(&document).map_err(damage)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 struct LogFields<'a> {
     position: i64,
     kind: i64,
@@ -218,6 +244,11 @@ struct LogFields<'a> {
 }
 
 impl<'a> LogFields<'a> {
+    /// What is wrong if it does not stand at this position.
+    fn gap(&self, position: i64) -> String {
+        format!("it has position {}, but {position} rows come before it", self.position)
+    }
+
     /// The bytes, if they are a change and the checksum says that they are those that were written.
     fn verified(self, document: &DocumentId) -> Result<&'a [u8], String> {
         let found = schema::log_checksum(document, self.position, self.kind, self.bytes);

@@ -291,6 +291,12 @@ pub(super) fn check_version(conn: &Connection) -> Result<usize, StoreError> {
     }
 }
 
+/// The statements that make the tables which a file of this version lacks.
+pub(super) fn tables_since(version: usize) -> impl Iterator<Item = &'static str> {
+    let statements = MIGRATIONS.iter().skip(version).flat_map(|step| step.split(';'));
+    statements.map(str::trim).filter(|statement| statement.starts_with("CREATE TABLE"))
+}
+
 /// Brings a file of any older version, or an empty one, to the newest. Each step happens whole or not at all.
 pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
     let version = check_version(conn)?;

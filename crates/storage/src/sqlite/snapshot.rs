@@ -44,7 +44,14 @@ impl<'c> SnapshotReader<'c> {
              FROM snapshot WHERE document = ?1",
         )?;
         let Some((row, checksum)) = statement.query_row([number], snapshot_row).optional()? else {
-            return Ok(None);
+            return match stray_part(conn, number)? {
+                None => Ok(None),
+                Some(row) => Err(Fault::Damaged(DamagedRow {
+                    table: "part",
+                    row,
+                    detail: "the snapshot that it belongs to is missing".to_owned(),
+                })),
+            };
         };
         let damage = |detail| Fault::Damaged(DamagedRow { table: "snapshot", row: number, detail });
         rows::compare(checksum, row.checksum(&document)).map_err(damage)?;
@@ -129,9 +136,29 @@ impl<'c> SnapshotReader<'c> {
         Ok(SnapshotIndex::page_has(bytes, hash))
     }
 
+    /// Whether a change is one of those that waited for others when the snapshot was made, and may be part of the document since.
+    fn any_orphan(&self, is_it: impl Fn(&[u8]) -> bool) -> Result<bool, Fault> {
+        let (mut count, mut is_there) = (0, false);
+        self.each_part(PART_ORPHAN, |bytes| {
+            count += 1;
+            is_there |= is_it(bytes);
+        })?;
+        if count != self.row.orphans {
+            return Err(self.damage(&format!("{count} orphans are there, not {}", self.row.orphans)));
+        }
+        Ok(is_there)
+    }
+
     fn damage(&self, detail: &str) -> Fault {
         Fault::Damaged(DamagedRow { table: "snapshot", row: self.number, detail: detail.to_owned() })
     }
+}
+
+/// A piece of a snapshot although there is none, nor one on its way: without its row, what it stood for would read as never written.
+fn stray_part(conn: &Connection, number: i64) -> rusqlite::Result<Option<i64>> {
+    let sql = "SELECT seq FROM part WHERE document = ?1 \
+               AND NOT EXISTS (SELECT 1 FROM compaction WHERE document = ?1) LIMIT 1";
+    conn.prepare_cached(sql)?.query_row([number], |row| row.get(0)).optional()
 }
 
 fn part_damage(row: &Row<'_>, detail: String) -> Fault {
@@ -191,26 +218,13 @@ pub(super) fn find(conn: &Connection, document: DocumentId, hash: &ChangeHash) -
     {
         return Ok(Found::Yes);
     }
+    let is_it = |chunk: &[u8]| is_chunk_of(chunk, hash);
+    let waited = snapshot.as_ref().map_or(Ok(false), |snapshot| snapshot.any_orphan(is_it))?;
     let records = snapshot.map_or(0, |snapshot| snapshot.records());
-    let is_in_tail = is_in_tail(conn, number, records, hash)?;
-    Ok(match (is_in_tail, closed) {
+    let is_there = waited || rows::any_change(conn, number, document, records, is_it)?;
+    Ok(match (is_there, closed) {
         (false, _) => Found::No,
         (true, Some(closed)) if closed.records == closed.changes => Found::Yes,
         (true, _) => Found::Perhaps,
     })
-}
-
-/// Looks through the changes since the snapshot. A chunk begins with the first bytes of its hash, so nearly all are told apart by those.
-fn is_in_tail(conn: &Connection, number: i64, records: i64, hash: &ChangeHash) -> rusqlite::Result<bool> {
-    let mut statement = conn.prepare_cached(
-        "SELECT bytes FROM log WHERE document = ?1 AND position >= ?2 AND substr(bytes, 5, 4) = ?3",
-    )?;
-    let mut rows = statement.query((number, records, &hash.0[..4]))?;
-    while let Some(row) = rows.next()? {
-        let chunk: Vec<u8> = row.get(0)?;
-        if is_chunk_of(&chunk.into(), hash) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

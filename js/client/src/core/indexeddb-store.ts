@@ -5,6 +5,7 @@ const CHANGES = "changes"
 const DOCUMENTS = "documents"
 const META = "meta"
 const SERVER_ID = "serverId"
+const SYNCED = "synced"
 
 /** An outbox in the browser's IndexedDB. `name` is the database's; servers must not share one. */
 export class IndexedDBStore implements OutboxStore {
@@ -71,11 +72,13 @@ export class IndexedDBStore implements OutboxStore {
 
 /** Hands everything over in one go, so that the browser finishes it also without the page. */
 function keep(database: IDBDatabase, { put, durableHeads, serverId, strict }: OutboxBatch): Promise<void> {
-  if (put.length + durableHeads.size === 0 && serverId === undefined) return Promise.resolve()
+  if (put.length + durableHeads.size === 0 && serverId === undefined && !strict) return Promise.resolve()
   const transaction = begin(database, strict)
   for (const change of put) unlessThere(transaction.objectStore(CHANGES).add(change))
   for (const [documentId, heads] of durableHeads) transaction.objectStore(DOCUMENTS).put([...heads], documentId)
   if (serverId !== undefined) transaction.objectStore(META).put(serverId, SERVER_ID)
+  // A transaction that writes nothing need not reach the disk.
+  if (strict) transaction.objectStore(META).put(true, SYNCED)
   const done = finished(transaction)
   // Old browsers lack it, and commit when they have asked the page whether there is more.
   transaction.commit?.()

@@ -25,7 +25,10 @@ export interface OutboxBatch {
   readonly remove: ReadonlyArray<{ readonly documentId: string; readonly hash: string }>
   readonly durableHeads: ReadonlyMap<string, readonly string[]>
   readonly serverId?: string | undefined
-  /** Whether the write must survive a power cut, and not only the end of the process. */
+  /**
+   * Whether this and everything before it must survive a power cut, and not only the end of the process. Such
+   * a batch is empty otherwise, so that a slow disk does not keep the next changes waiting.
+   */
   readonly strict: boolean
 }
 
@@ -42,6 +45,8 @@ type Removes = Map<string, { documentId: string; hash: string }>
 type DurableHeads = Map<string, readonly string[]>
 
 const RETRY_MS = 1000
+const SYNC_MS = 1000
+const NOTHING = { put: [], remove: [], durableHeads: new Map<string, readonly string[]>() }
 // Browsers' databases sometimes never answer. Then changes are better sent without having been stored.
 const DEADLINE_MS = 10_000
 
@@ -61,7 +66,8 @@ export class Outbox {
   #writing: Promise<void> | undefined
   #hurried: Promise<boolean> | undefined
   #retry: unknown
-  /** Whether writes have to survive a power cut: there is no server to send to. */
+  #syncTimer: unknown
+  /** Whether changes have to survive a power cut: there is no server to send to. */
   strict = false
   /** The last write's error, until one succeeds. */
   error: unknown
@@ -146,7 +152,19 @@ export class Outbox {
     } finally {
       this.#writing = undefined
       this.#onStored()
+      if (this.strict) this.#syncLater()
     }
+  }
+
+  /** Offline, the disk is told once in a while to keep what was written, also through a power cut. */
+  #syncLater(): void {
+    this.#syncTimer ??= this.#environment.setTimeout(() => {
+      this.#syncTimer = undefined
+      // If it fails, the writes before it still survive the end of the process, and there will be another.
+      this.#inTime(this.#store.write({ ...NOTHING, strict: true })).catch(error => {
+        console.warn("highwater: could not sync the outbox to disk:", error)
+      })
+    }, SYNC_MS)
   }
 
   get #hasWork(): boolean {
@@ -161,7 +179,7 @@ export class Outbox {
     this.#serverId = undefined
     try {
       const rows = [...put.values()].map(({ row }) => row)
-      const batch = { put: rows, remove: [...remove.values()], durableHeads, serverId, strict: this.strict }
+      const batch = { put: rows, remove: [...remove.values()], durableHeads, serverId, strict: false }
       await this.#inTime(this.#store.write(batch))
       for (const { change } of put.values()) change.stored = true
       this.error = undefined

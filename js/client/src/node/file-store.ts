@@ -20,8 +20,7 @@ const GROWTH_MAX = 4
 const LINES_MIN = 1000
 
 /**
- * An outbox in one file: a line of JSON for each batch, and a sync to disk after it. One process at a time
- * may use a file.
+ * An outbox in one file, with a line of JSON for each batch. One process at a time may use a file.
  */
 export class FileOutboxStore implements OutboxStore {
   readonly #path: string
@@ -38,8 +37,10 @@ export class FileOutboxStore implements OutboxStore {
     return this.#inTurn(() => this.#load())
   }
 
-  write(batch: OutboxBatch): Promise<void> {
-    return this.#inTurn(() => this.#append(batch))
+  async write(batch: OutboxBatch): Promise<void> {
+    await this.#inTurn(() => this.#append(batch))
+    // Not in turn: what comes next is appended while the disk is busy with this.
+    if (batch.strict) await this.#sync()
   }
 
   /** Closes the file. */
@@ -63,10 +64,10 @@ export class FileOutboxStore implements OutboxStore {
 
   async #append(batch: OutboxBatch): Promise<void> {
     const state = await this.#open()
+    if (isEmpty(batch)) return
     const line = toLine(batch)
     try {
       await this.#file!.appendFile(`${JSON.stringify(line)}\n`)
-      await this.#file!.datasync()
     } catch (error) {
       // What a failed write has left in the file is not known: it is read anew before the next one.
       await this.#close().catch(() => {})
@@ -75,6 +76,16 @@ export class FileOutboxStore implements OutboxStore {
     apply(state, line)
     this.#lines += 1
     if (this.#lines > LINES_MIN && this.#lines > GROWTH_MAX * state.changes.size) await this.#compact(state)
+  }
+
+  async #sync(): Promise<void> {
+    const file = this.#file
+    try {
+      await file?.datasync()
+    } catch (error) {
+      // A log that was written anew meanwhile was synced whole.
+      if (file === this.#file) throw error
+    }
   }
 
   async #close(): Promise<void> {
@@ -94,7 +105,11 @@ export class FileOutboxStore implements OutboxStore {
     // A process that died while it wrote leaves half a line at the end. It was never called stored.
     const lines = text.split("\n").slice(0, -1)
     for (const line of lines) apply(state, JSON.parse(line))
-    await this.#compact(state)
+    const isWhole = text === "" || text.endsWith("\n")
+    if (isWhole && lines.length < LINES_MIN) {
+      this.#file = await open(this.#path, "a")
+      this.#lines = lines.length
+    } else await this.#compact(state)
     this.#state = state
     return state
   }
@@ -128,6 +143,10 @@ function toLine({ put, remove, durableHeads, serverId }: OutboxBatch): Line {
     durableHeads: [...durableHeads],
     ...(serverId === undefined ? {} : { serverId }),
   }
+}
+
+function isEmpty({ put, remove, durableHeads, serverId }: OutboxBatch): boolean {
+  return put.length + remove.length + durableHeads.size === 0 && serverId === undefined
 }
 
 function apply(state: State, { put = [], remove = [], durableHeads = [], serverId }: Line): void {
