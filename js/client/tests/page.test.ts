@@ -38,6 +38,23 @@ function pageOf(server: FakeServer, more: object = {}) {
 }
 
 describe("when the page is hidden", () => {
+  it("what waits for a write of the outbox does not wait any longer", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.commitMs = 1e9
+    const outbox = new MemoryStore()
+    const { page, repo } = pageOf(server, { outbox })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(1000)
+    outbox.writeMs = 100
+    handle.change(doc => (doc.n = 1))
+    await pass(10)
+    handle.change(doc => (doc.n = 2))
+    page.hide()
+    await pass(105)
+    expect(outbox.hashes(handle.documentId)).toEqual(hashesOf(handle))
+  })
+
   it("what is not durable is posted, in causal order, and the answer counts", async () => {
     useFakeTime()
     const server = new FakeServer()

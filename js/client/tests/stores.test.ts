@@ -3,8 +3,8 @@
 import { appendFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { IDBFactory } from "fake-indexeddb"
-import { afterEach, beforeEach, describe, expect, it } from "vitest"
+import { IDBFactory, IDBTransaction } from "fake-indexeddb"
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest"
 import { IndexedDBStore } from "../src/core/indexeddb-store.js"
 import type { OutboxBatch, OutboxChange, OutboxStore } from "../src/core/outbox.js"
 import { FileOutboxStore } from "../src/node/index.js"
@@ -118,4 +118,15 @@ describe("FileOutboxStore", () => {
     await writeFile(path, "not an outbox\n")
     await expect(openFile(path).load()).rejects.toThrow()
   })
+})
+
+it("hands changes to the browser in one go, as the page may be gone before an answer", async () => {
+  const store = toBeClosed(new IndexedDBStore("outbox", factory))
+  await store.load()
+  const commit = vi.spyOn(IDBTransaction.prototype, "commit")
+  const written = store.write(batch({ put: [row("a", "1")], remove: [{ documentId: "a", hash: "0" }] }))
+  for (let turn = 0; turn < 5; turn++) await Promise.resolve()
+  expect(commit).toHaveBeenCalledTimes(1)
+  await written
+  commit.mockRestore()
 })

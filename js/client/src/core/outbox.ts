@@ -148,7 +148,15 @@ export class Outbox {
     if (this.#isScheduled || this.#retry !== undefined || this.#writes.size >= WRITES_MAX) return
     this.#isScheduled = true
     // A turn later, so that the changes of one burst go together.
-    const write = Promise.resolve().then(() => this.#write())
+    this.#follow(Promise.resolve().then(() => this.#write()))
+  }
+
+  /** The page may be gone any moment: what waits for its turn is handed over at once. */
+  hurry(): void {
+    if (this.#next.size > 0) this.#follow(this.#write())
+  }
+
+  #follow(write: Promise<void>): void {
     this.#writes.add(write)
     void write.then(() => {
       this.#writes.delete(write)

@@ -113,7 +113,10 @@ export class PlainDocument<T> implements SaveStatusSource {
     const parting = new PartingPost(url, this.#tracker, this.#environment, token.last)
     this.#undo.push(
       followPage(this.#environment, this.#tracker, { warnOnUnload: options.warnOnUnload ?? false }, {
-        onHidden: () => parting.post(),
+        onHidden: () => {
+          this.#outbox?.hurry()
+          parting.post()
+        },
         onAwake: () => this.#connection.wake(),
         onSuspend: () => this.#connection.end(),
         onResume: () => this.#connection.start(),

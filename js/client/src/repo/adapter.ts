@@ -340,7 +340,10 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   #followPage(): void {
     const { warnOnUnload = false } = this.#options
     const undo = followPage(this.#environment, this.#tracker, { warnOnUnload }, {
-      onHidden: () => this.#parting.post(),
+      onHidden: () => {
+        this.#outbox?.hurry()
+        this.#parting.post()
+      },
       onAwake: () => this.#connection.wake(),
       onSuspend: () => this.#connection.end(),
       onResume: () => this.#connection.start(),
