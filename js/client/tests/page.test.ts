@@ -52,7 +52,7 @@ describe("when the page is hidden", () => {
     handle.change(doc => (doc.n = 2))
     page.hide()
     await pass(105)
-    expect(outbox.hashes(handle.documentId)).toEqual(hashesOf(handle))
+    expect([...outbox.everPut]).toEqual(hashesOf(handle))
   })
 
   it("what is not durable is posted, in causal order, and the answer counts", async () => {

@@ -32,6 +32,8 @@ export class MemoryStore implements OutboxStore {
   isBroken = false
   /** How often something was written. */
   writes = 0
+  /** The hashes of all that was ever written, in order. */
+  readonly everPut = new Set<string>()
 
   async load(): Promise<OutboxContents> {
     return { changes: [...this.changes.values()], durableHeads: new Map(this.durableHeads), serverId: this.serverId }
@@ -42,6 +44,7 @@ export class MemoryStore implements OutboxStore {
     if (this.isBroken) throw new Error("disk full")
     this.writes += 1
     for (const change of put) this.changes.set(`${change.documentId} ${change.hash}`, change)
+    for (const { hash } of put) this.everPut.add(hash)
     for (const { documentId, hash } of remove) this.changes.delete(`${documentId} ${hash}`)
     for (const [id, heads] of durableHeads) this.durableHeads.set(id, heads)
     this.serverId = serverId ?? this.serverId
