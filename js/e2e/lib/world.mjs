@@ -5,7 +5,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Line } from "../../interop/lib/line.mjs"
 import { Server } from "../../interop/lib/server.mjs"
-import { Profile } from "./profile.mjs"
+import { chromiumPath, Profile } from "./profile.mjs"
 import { Site } from "./site.mjs"
 
 /** Which server each client is tested with. */
@@ -13,14 +13,20 @@ const SERVERS = { highwater: "highwater", stock: "node" }
 
 export class World {
   static async open(client = "highwater") {
+    chromiumPath()
     const world = new World()
     world.client = client
-    world.folder = await mkdtemp(join(tmpdir(), "highwater-e2e-"))
-    world.site = await new Site().open()
-    world.server = await new Server(join(world.folder, "data"), SERVERS[client]).start()
-    world.line = await new Line(world.server).open()
-    world.profile = await new Profile(join(world.folder, "profile")).open()
-    return world
+    try {
+      world.folder = await mkdtemp(join(tmpdir(), "highwater-e2e-"))
+      world.server = await new Server(join(world.folder, "data"), SERVERS[client]).start()
+      world.site = await new Site().open()
+      world.line = await new Line(world.server).open()
+      world.profile = await new Profile(join(world.folder, "profile")).open()
+      return world
+    } catch (error) {
+      await world.close()
+      throw error
+    }
   }
 
   /** A page of the application, with this document if one is given. */
@@ -34,10 +40,10 @@ export class World {
   }
 
   async close() {
-    await this.profile.close()
-    await this.line.close()
-    await this.server.kill9()
-    await this.site.close()
+    await this.profile?.close()
+    await this.line?.close()
+    await this.server?.kill9()
+    await this.site?.close()
     await rm(this.folder, { recursive: true, force: true, maxRetries: 5 })
   }
 }
