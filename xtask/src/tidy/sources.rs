@@ -113,7 +113,9 @@ fn inherits_lints(file: &File, findings: &mut Findings) {
 fn official_registry(file: &File, findings: &mut Findings) {
     for (number, line) in file.lines() {
         let line = line.trim();
-        if line.starts_with("\"resolved\"") && !line.contains("https://registry.npmjs.org/") {
+        // A package of this repository is named by its folder.
+        let is_ours = line.starts_with("\"resolved\": \"../");
+        if line.starts_with("\"resolved\"") && !is_ours && !line.contains("https://registry.npmjs.org/") {
             findings.add(
                 format!("{}:{number}", file.path),
                 "the lock file names another registry",
