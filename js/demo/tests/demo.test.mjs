@@ -186,8 +186,10 @@ test("a killed server: the change is not called saved until the server is back a
 test("a device that cannot store: what is only in memory is called not saved", async () => {
   const context = await newDevice(browser)
   await context.addInitScript(() => {
-    IDBObjectStore.prototype.add = () => {
-      throw new DOMException("full", "QuotaExceededError")
+    const { put } = IDBObjectStore.prototype
+    IDBObjectStore.prototype.put = function (...args) {
+      if (this.name === "changes") throw new DOMException("full", "QuotaExceededError")
+      return put.apply(this, args)
     }
   })
   const page = await savedPage(context)
