@@ -271,9 +271,23 @@ impl Restoring {
         history.brought_mut().set_snapshot_bytes(snapshot.document_bytes);
         self.0.history = history;
         for bytes in snapshot.orphans {
-            self.add(bytes)?;
+            self.add_orphan(bytes)?;
         }
         Ok(self)
+    }
+
+    /// Adds a change that waited when the snapshot was made. It is judged when what it waits for comes, as it was then: in the history there may be another
+    /// change with its number by now, which came after it.
+    fn add_orphan(&mut self, bytes: Bytes) -> Result<(), RestoreError> {
+        let change = Change::parse(bytes)?;
+        let Document { history, orphans, .. } = &mut self.0;
+        if change.deps.iter().all(|dep| history.contains_staged(dep)) {
+            return self.add(change.bytes);
+        }
+        if !orphans.contains(&change.hash) {
+            orphans.insert(change, String::new(), |hash| history.contains_staged(hash));
+        }
+        Ok(())
     }
 
     /// Adds the next change. On an error it is left out, and whoever only looks may go on.

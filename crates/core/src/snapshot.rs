@@ -231,4 +231,30 @@ mod tests {
         let opened = Restoring::new(ID, []).on(snapshot.info.clone()).unwrap();
         assert_eq!(opened.finish().handle_compacted(&snapshot.info), Compacted::LetGo);
     }
+
+    /// Two changes with one number: one waits for another change when the document is compacted, the other one is in.
+    #[test]
+    fn what_waited_when_the_document_was_compacted_waits_on() {
+        let mut first = AutoCommit::new();
+        let edit = |document: &mut AutoCommit, value: i64| {
+            document.put(ROOT, "n", value).unwrap();
+            document.commit();
+            Bytes::copy_from_slice(document.get_last_local_change().unwrap().raw_bytes())
+        };
+        let base = edit(&mut first, 1);
+        let mut twin = first.fork().with_actor(first.get_actor().clone());
+        let mut other = first.fork();
+        let awaited = edit(&mut other, 2);
+        twin.merge(&mut other).unwrap();
+        let waiting = edit(&mut twin, 3);
+        let inside = edit(&mut first, 4);
+        let tail = vec![base, waiting.clone(), inside];
+        let (snapshot, _) = compact(ID, Compactable { tail, ..Compactable::default() }).unwrap();
+        assert_eq!((snapshot.info.changes, &snapshot.info.orphans), (2, &vec![waiting]));
+        let mut restoring = Restoring::new(ID, []).on(snapshot.info).unwrap();
+        // It is refused when its turn comes.
+        restoring.add(awaited).unwrap();
+        let document = restoring.finish();
+        assert_eq!((document.len(), document.orphan_count(), document.rejected().count()), (3, 0, 1));
+    }
 }

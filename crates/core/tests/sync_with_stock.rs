@@ -38,6 +38,15 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
+/// Found by long searches: two changes with one number, of which one waits when the document is compacted; a peer that waits for the rest of a document of which it has the head,
+/// or that can never take it.
+#[test]
+fn schedules_that_failed_once_do_not_fail_again() {
+    for seed in [600, 6_368, 7_228, 9_770] {
+        assert_eq!(run(seed).err(), None);
+    }
+}
+
 #[test]
 fn random_schedules_converge() {
     let (mut failures, mut compactions, mut evictions) = (Vec::new(), 0, 0);

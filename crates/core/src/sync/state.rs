@@ -34,6 +34,11 @@ pub(crate) struct State {
     sent: Vec<Index>,
     /// A snapshot was sent: every change before this place with it.
     sent_below: Index,
+    /// A snapshot was sent, and the peer has nothing all the same: it is sent changes instead. Stock peers pass over a document of which they have the heads, also if
+    /// these are waiting for all the rest of it.
+    declined_snapshot: bool,
+    /// The peer has named no heads since it was sent everything again.
+    was_empty_handed: bool,
     /// The bytes of changes in messages that were not answered yet.
     unanswered_bytes: usize,
     /// What we said last. `None` before our first message.
@@ -134,9 +139,13 @@ impl State {
         let carries_changes = !message.chunks.is_empty();
         let theirs = Theirs { heads: message.heads, need: message.need, have: message.have, flags };
         self.has_news = self.has_news || carries_changes || self.theirs.as_ref() != Some(&theirs);
-        if theirs.heads.is_empty() && !(self.ground.is_empty() && self.has_sent_nothing()) {
+        let is_empty_handed = theirs.heads.is_empty() && !(self.ground.is_empty() && self.has_sent_nothing());
+        // Once, until it has something: a peer that cannot apply what it is sent says so every time.
+        if is_empty_handed && !self.was_empty_handed {
+            self.declined_snapshot |= self.sent_below > 0;
             self.forget();
         }
+        self.was_empty_handed = is_empty_handed || self.was_empty_handed && theirs.heads.is_empty();
         if theirs.is_read_only() {
             // When it stopped to take changes is not known. It asks for a reset when it takes them again.
             self.forget_sent();
@@ -184,6 +193,7 @@ impl State {
         self.ground.extend(known);
         if self.covers_heads(history) {
             self.is_wary = false;
+            self.declined_snapshot = false;
             // Nothing below our heads adds to them, and what a peer names that we will never have must not make this grow.
             self.ground = history.heads().iter().filter_map(|head| history.index_of(head)).collect();
             self.floor = history.len();
@@ -321,7 +331,11 @@ impl State {
     fn should_get_snapshot(&self, history: &History, lacks: &Stretch) -> bool {
         let covered = history.covered();
         let lacking = lacks.count(self.sent_below..covered);
-        lacking > 0 && lacking * 3 >= covered as usize && self.can_v2() && history.brought().is_sendable()
+        !self.declined_snapshot
+            && lacking > 0
+            && lacking * 3 >= covered as usize
+            && self.can_v2()
+            && history.brought().is_sendable()
     }
 }
 

@@ -368,7 +368,7 @@ fn all_changes(stored: &Stored) -> Result<Vec<Bytes>, String> {
 fn restore(stored: Stored) -> Result<Document, String> {
     let mut restoring = Restoring::new(DOCUMENT, stored.quarantined);
     if let Some(snapshot) = stored.snapshot {
-        restoring = restoring.on(snapshot.info).map_err(|error| error.to_string())?;
+        restoring = restoring.on(snapshot.info).map_err(|error| format!("stored snapshot: {error}"))?;
     }
     for (place, bytes) in stored.changes.into_iter().enumerate() {
         restoring.add(bytes).map_err(|error| format!("stored change {place}: {error}"))?;

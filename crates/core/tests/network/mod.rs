@@ -330,6 +330,8 @@ impl<D: Disk> World<D> {
         self.twins.insert(actor);
         self.cut(index);
         self.peers[index].doc = copy;
+        // A copy waits for what the other waits for.
+        self.peers[index].queued = self.peers[other].queued.clone();
         self.peers[index].restart_sync(Memory::Fresh);
     }
 
