@@ -934,7 +934,7 @@ impl Document {
 
     /// Tells those who asked that there is no such document: once nothing is on its way to disk and nobody is about to upload it.
     fn answer_waiting(&mut self) -> Option<Effect> {
-        if self.waiting.is_empty() || self.history.has_staged() || !self.uploads.is_empty() {
+        if self.waiting.is_empty() || !self.appends.is_empty() || !self.uploads.is_empty() {
             return None;
         }
         if !self.history.is_empty() {

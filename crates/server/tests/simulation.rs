@@ -52,7 +52,14 @@ fn whatever_was_told_survives_a_power_cut_at_any_step() {
     let (mut restarts, mut failures) = (0, Vec::new());
     for seed in seeds() {
         let mut world = world(seed);
-        if let Err(failure) = run(&mut world, seed) {
+        if std::env::var_os("HIGHWATER_TRACE").is_some() {
+            world.hub.trace = Some(String::new());
+        }
+        let outcome = run(&mut world, seed);
+        if let Some(trace) = &world.hub.trace {
+            println!("{trace}");
+        }
+        if let Err(failure) = outcome {
             failures.push(format!("HIGHWATER_SEED={seed}: {failure}"));
         }
         restarts += world.tally.restarts;

@@ -299,7 +299,11 @@ impl<D: Disk> Hub<D> {
             Outgoing::Sync(message) => self.check_sync(message),
             Outgoing::Unavailable => {
                 if !self.unpacking.is_empty() || self.disk.is_busy() || !self.survivor.2.is_empty() {
-                    return Err("unavailable, although there is something".to_owned());
+                    let (unpacking, is_busy) = (self.unpacking.len(), self.disk.is_busy());
+                    let durable = self.survivor.2.len();
+                    return Err(format!(
+                        "unavailable, although there is something: {unpacking} uploads, appends under way: {is_busy}, {durable} changes"
+                    ));
                 }
                 Ok(())
             }
