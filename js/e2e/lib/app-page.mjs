@@ -1,9 +1,13 @@
 // One page of the application, and what it has told: what was typed when, and what was shown as saved.
 
 import { EventEmitter } from "node:events"
-import { events, until } from "../../interop/lib/wait.mjs"
+import { events, until, within } from "../../interop/lib/wait.mjs"
 
 const OPEN_MS = 30_000
+const KEY_MS = 20_000
+
+/** Once in some hundred rounds Chromium never says that it has taken a key, while the page is well. */
+export class BrowserStalledError extends Error {}
 
 /** Emits "report". */
 export class AppPage extends EventEmitter {
@@ -74,9 +78,17 @@ export class AppPage extends EventEmitter {
   async type(text, pause = () => 0) {
     for (const key of text) {
       this.typed.push({ key, at: Date.now() })
-      await this.#page.keyboard.press(key)
+      await this.#press(key)
       const ms = pause()
       if (ms > 0) await new Promise(resolve => setTimeout(resolve, ms))
+    }
+  }
+
+  async #press(key) {
+    try {
+      await within(KEY_MS, "the browser to take a key", this.#page.keyboard.press(key))
+    } catch (error) {
+      throw new BrowserStalledError(error.message)
     }
   }
 

@@ -1,5 +1,6 @@
 // Many rounds of all endings, with one client or with both.
 
+import { BrowserStalledError } from "./app-page.mjs"
 import { endings } from "./endings.mjs"
 import { complaints, playRound } from "./round.mjs"
 import { World } from "./world.mjs"
@@ -23,10 +24,16 @@ export async function playRounds({ clients, names = Object.keys(endings), rounds
   return results
 }
 
-async function play(world, name, seed, isNew) {
+async function play(world, name, seed, isNew, repeats = 1) {
   try {
     return await playRound(world, endings[name], seed, { isNew })
   } catch (error) {
+    if (error instanceof BrowserStalledError && repeats > 0) {
+      console.warn(`${world.client}, ${name}, seed ${seed}: ${error.message}; once more with another browser`)
+      await world.profile.close()
+      await world.profile.open()
+      return play(world, name, seed, isNew, repeats - 1)
+    }
     error.message = `${world.client}, ${name}, seed ${seed}: ${error.message}\n${world.server.log}`
     throw error
   }
