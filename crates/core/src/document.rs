@@ -316,6 +316,14 @@ impl Document {
         places.filter_map(|index| self.history.chunk(index).cloned()).collect()
     }
 
+    /// The chunks of the durable changes that are not ancestors of these heads, in order: what brings a copy of the document up to date. `None` if a head is not part
+    /// of the document, or if only the snapshot holds some of the changes.
+    pub fn chunks_since(&self, heads: &[ChangeHash]) -> Option<Vec<Bytes>> {
+        let ground: Option<Vec<Index>> = heads.iter().map(|head| self.history.index_of(head)).collect();
+        let since = self.history.since(&ground?, 0);
+        since.from(0).map(|index| self.history.chunk(index).cloned()).collect()
+    }
+
     /// The changes that wait for dependencies, as chunks, in the order in which they came.
     pub(crate) fn orphan_chunks(&self) -> Vec<Bytes> {
         self.orphans.chunks()

@@ -62,6 +62,11 @@ impl Materialised {
         })
     }
 
+    /// Saves the document.
+    pub fn save(&self) -> Result<Bytes, String> {
+        guarded(|| Ok(self.document.save().into()))
+    }
+
     /// Saves the document, loads what was saved, and checks that this is the same document.
     pub fn save_checked(&self) -> Result<Saved, String> {
         guarded(|| {

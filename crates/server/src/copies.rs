@@ -66,6 +66,47 @@ impl Copies {
     }
 }
 
+/// What it takes to have a document with all its values as it is now.
+#[derive(Debug)]
+pub(crate) struct CatchUp {
+    /// A copy that was kept. Without one the snapshot is loaded.
+    pub(crate) copy: Option<Materialised>,
+    /// Whether there is a snapshot.
+    pub(crate) has_snapshot: bool,
+    /// What came since then, which is added in one batch: many changes cost little more than one.
+    pub(crate) changes: Vec<Bytes>,
+}
+
+/// Looks at a document with all its values, on the blocking pool. The copy is kept for the next one.
+pub(crate) async fn read<T: Send + 'static>(
+    copies: Arc<Copies>,
+    turns: Arc<Semaphore>,
+    store: Arc<dyn Store>,
+    document: DocumentId,
+    catch_up: CatchUp,
+    look: impl FnOnce(&Materialised) -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    // The semaphore is never closed; without a turn there would only be more at once.
+    let _turn = turns.acquire_owned().await.ok();
+    let CatchUp { copy, has_snapshot, changes } = catch_up;
+    let chunk = match copy {
+        None if has_snapshot => Some(load_snapshot(&*store, document).await?),
+        _ => None,
+    };
+    blocking(move || {
+        let base = match (copy, chunk) {
+            (Some(copy), _) => copy,
+            (None, Some(chunk)) => Materialised::load(&chunk)?,
+            (None, None) => Materialised::default(),
+        };
+        let current = if changes.is_empty() { base } else { base.extended(&changes)? };
+        let seen = look(&current);
+        copies.put(document, current);
+        seen
+    })
+    .await
+}
+
 /// Changes that only the snapshot of a document holds, from its copy: the first of them, as many as make a message. A copy is made if there is none.
 pub(crate) async fn bring(
     copies: Arc<Copies>,

@@ -26,7 +26,7 @@ use tokio::task::JoinError;
 use crate::budget::Taken;
 use crate::compaction::Outcome;
 use crate::config::CheckChanges;
-use crate::copies;
+use crate::copies::{self, CatchUp};
 use crate::envelope::{Envelope, Payload, Protocol};
 use crate::full_check::{AppendError, FullCheck};
 use crate::hub::Hub;
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Contains(Vec<ChangeHash>, oneshot::Sender<Vec<bool>>),
     /// The same for a connection, which is answered with the number of its question.
     Have { connection: ConnectionId, query: u64, hashes: Vec<ChangeHash>, taken: Taken },
+    /// What it takes to look at the document with all its values; nothing if it has no changes.
+    CatchUp(oneshot::Sender<Option<CatchUp>>),
     /// Changes that came in a request of their own. Answered when they are durable.
     Ingest(Box<Ingest>),
     /// A compaction of the document has ended.
@@ -574,6 +576,7 @@ impl Task {
                     attached.outbox.send(self.envelope(attached).durable(query, durable, missing));
                 }
             }
+            Command::CatchUp(answer) => drop(answer.send(self.catch_up())),
             Command::Ingest(ingest) => self.ingests.push(*ingest),
             Command::Compacted(Outcome::Stored(snapshot)) => self.compaction = Compaction::Stored(snapshot),
             Command::Compacted(Outcome::Unfit) => self.compaction = Compaction::Unfit,
@@ -638,6 +641,23 @@ impl Task {
             document: self.document.id(),
             document_text: &self.id_text,
         }
+    }
+
+    /// A copy that is kept with what came since; or else the snapshot, of which the copy may be older, with all that came since.
+    fn catch_up(&self) -> Option<CatchUp> {
+        if self.document.is_empty() {
+            return None;
+        }
+        let has_snapshot = self.document.covered() > 0;
+        let kept = self.hub.copies().take(self.document.id());
+        let caught_up = kept.and_then(|copy| Some((self.document.chunks_since(&copy.heads())?, copy)));
+        Some(match caught_up {
+            Some((changes, copy)) => CatchUp { copy: Some(copy), has_snapshot, changes },
+            None => {
+                let changes = self.document.tail().map(|(_, chunk)| chunk.clone()).collect();
+                CatchUp { copy: None, has_snapshot, changes }
+            }
+        })
     }
 
     fn load_snapshot(&self) {

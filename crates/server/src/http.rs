@@ -34,6 +34,7 @@ pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>, kill:
     let mut router = Router::new()
         .route("/", get(sync))
         .route("/v1/sync", get(sync))
+        .route("/v1/docs/{id}", get(docs::document))
         .route("/v1/docs/{id}/sync", get(docs::sync))
         .route("/v1/docs/{id}/changes", post(docs::ingest))
         .route("/v1/docs/{id}/changes/{hash}", get(docs::change))

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use highwater_core::change::Change;
 use highwater_core::document::ConnectionId;
-use highwater_core::{ChangeHash, CloseReason, DocumentId, PeerId, StorageId};
+use highwater_core::{ChangeHash, CloseReason, DocumentId, Materialised, PeerId, StorageId};
 use highwater_storage::{Found, Store, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::compaction::Compactions;
 use crate::config::Config;
-use crate::copies::Copies;
+use crate::copies::{self, Copies};
 use crate::document::{self, Command, Handle, Ingest, Ingested, Start};
 use crate::http::Problem;
 use crate::idle::Idle;
@@ -286,6 +286,21 @@ impl Hub {
         // Without a task to take it there is no answer either.
         let _ = self.open(id).send(Command::Ingest(Box::new(ingest)));
         Ok(answered.await.map_err(|_| Problem::Unavailable)??)
+    }
+
+    /// Looks at a document with all its values, as it is now. `None` if it has no changes.
+    pub(crate) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        id: DocumentId,
+        look: impl FnOnce(&Materialised) -> Result<T, String> + Send + 'static,
+    ) -> Result<Option<T>, Problem> {
+        let (answer, answered) = oneshot::channel();
+        // Without a task to answer there is no answer either.
+        let _ = self.open(id).send(Command::CatchUp(answer));
+        let Some(catch_up) = answered.await.map_err(|_| Problem::Unavailable)? else { return Ok(None) };
+        let (copies, turns, store) = (self.copies.clone(), self.unpacking(), self.store());
+        let seen = copies::read(copies, turns, store, id, catch_up, look).await;
+        seen.map(Some).map_err(Problem::Internal)
     }
 
     /// Room for the body of a request. Waits for it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use automerge::sync::{self as stock, SyncDoc};
 use automerge::transaction::Transactable;
-use automerge::{AutoCommit, ROOT};
+use automerge::{AutoCommit, ROOT, ReadDoc};
 use bytes::Bytes;
 use common::*;
 use highwater_core::change;
@@ -401,5 +401,34 @@ async fn a_large_upload_holds_up_no_other_document_and_is_durable_before_it_is_a
     assert!(others > 0, "nobody else got a word in");
     assert_eq!(load(&store, document(1)).await.records(), 40);
     drop(writer);
+    server.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_document_is_read_with_all_its_values_however_it_is_stored() {
+    let folder = TempDir::new().unwrap();
+    let store = sqlite(&folder);
+    let server = TestServer::start(eager(), always(store.clone())).await;
+    let id = document(1);
+    let path = format!("/v1/docs/{id}");
+    assert!(server.get(&path).await.contains("no_such_document"));
+    let mut writer = Client::open(&server, "writer", id).await;
+    // Before there is a snapshot, from a copy with one; then from copies that lack ten changes each.
+    let mut value = 1;
+    for round in 0..8 {
+        edit(&mut writer, value..value + 10).await;
+        value += 10;
+        if round == 4 {
+            compacted(&store, id, 40).await;
+        }
+        let mut read = AutoCommit::load(&server.get_bytes(&path).await).unwrap();
+        assert_eq!(read.get_heads(), writer.doc.get_heads(), "round {round}");
+    }
+    drop(writer);
+    server.stopped().await.unwrap();
+    // From the snapshot and what came after it.
+    let server = TestServer::start(eager(), always(sqlite(&folder))).await;
+    let read = AutoCommit::load(&server.get_bytes(&path).await).unwrap();
+    assert_eq!(read.get(ROOT, "n").unwrap().unwrap().0.as_i64(), Some(80));
     server.stopped().await.unwrap();
 }

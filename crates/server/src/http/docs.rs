@@ -8,12 +8,12 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, body};
 use bytes::Bytes;
 use highwater_core::limits::HAVE_HASHES_MAX;
-use highwater_core::{ChangeHash, DocumentId, PeerId};
+use highwater_core::{ChangeHash, DocumentId, Materialised, PeerId};
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
@@ -44,6 +44,16 @@ pub(super) async fn sync(
             .on_upgrade(move |socket| connection::serve_plain(hub, activity, id, socket)),
         Err(rejection) => rejection.into_response(),
     }
+}
+
+/// `GET /v1/docs/{id}`: the document as `Automerge.save` writes it, with all that is durable now.
+pub(super) async fn document(
+    State(hub): State<Arc<Hub>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = document_id(&id)?;
+    let saved = hub.read(id, Materialised::save).await?.ok_or(Problem::NoSuchDocument)?;
+    Ok(([(CONTENT_TYPE, "application/vnd.automerge"), (CACHE_CONTROL, "no-store")], saved).into_response())
 }
 
 /// `GET /v1/docs/{id}/changes/{hash}`: 200 if the change is durable and part of the document, 404 if it is not. One look-up, however long the history.

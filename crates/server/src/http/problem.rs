@@ -18,6 +18,9 @@ pub(crate) enum Problem {
     /// The document does not have that change, or not yet.
     #[error("the change is not durable here")]
     NoSuchChange,
+    /// There is no such document, or it has no changes yet.
+    #[error("the document has no changes here")]
+    NoSuchDocument,
     /// The body is too large.
     #[error("the body has more than {max} bytes")]
     TooLarge { max: usize },
@@ -48,7 +51,7 @@ impl Problem {
     fn status(&self) -> StatusCode {
         match self {
             Self::Invalid { .. } | Self::Chunk(_) => StatusCode::BAD_REQUEST,
-            Self::NoSuchChange => StatusCode::NOT_FOUND,
+            Self::NoSuchChange | Self::NoSuchDocument => StatusCode::NOT_FOUND,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
             Self::Fault(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -64,6 +67,7 @@ impl Problem {
             Self::Invalid { .. } => "invalid",
             Self::Chunk(_) => "invalid_changes",
             Self::NoSuchChange => "no_such_change",
+            Self::NoSuchDocument => "no_such_document",
             Self::TooLarge { .. } => "too_large",
             Self::LengthRequired => "length_required",
             Self::Fault(PeerFault::TooManyOrphans) => "too_many_orphans",
@@ -79,7 +83,10 @@ impl Problem {
     /// Whether the same request may succeed later.
     fn is_retryable(&self) -> bool {
         match self {
-            Self::NoSuchChange | Self::Unavailable | Self::Fault(PeerFault::TooManyOrphans) => true,
+            Self::NoSuchChange
+            | Self::NoSuchDocument
+            | Self::Unavailable
+            | Self::Fault(PeerFault::TooManyOrphans) => true,
             Self::Store(error) => !matches!(error, StoreError::Damaged { .. }),
             Self::Invalid { .. }
             | Self::Chunk(_)

@@ -82,12 +82,24 @@ impl TestServer {
 
     /// A plain HTTP request: status line, headers and body.
     pub async fn get(&self, path: &str) -> String {
+        String::from_utf8(self.request(path).await).unwrap()
+    }
+
+    /// The body of a plain HTTP request that succeeds.
+    pub async fn get_bytes(&self, path: &str) -> Vec<u8> {
+        let answer = self.request(path).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        let head = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+        answer[head + 4..].to_vec()
+    }
+
+    async fn request(&self, path: &str) -> Vec<u8> {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        patiently(stream.read_to_string(&mut answer)).await.unwrap();
+        let mut answer = Vec::new();
+        patiently(stream.read_to_end(&mut answer)).await.unwrap();
         answer
     }
 }
