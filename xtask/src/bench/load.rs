@@ -7,7 +7,7 @@ use super::Plan;
 use crate::run::{command, output, release_binary};
 
 /// No single case takes longer than this, in seconds.
-const CASE_SECONDS_MAX: u64 = 15 * 60;
+const CASE_SECONDS_MAX: u64 = 5 * 60;
 
 /// What a case found out.
 #[derive(Debug, Clone, Default)]
