@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use highwater_core::document::{RestoreError, Restoring};
+use highwater_core::document::RestoreError;
 use highwater_core::snapshot::Compactable;
 use highwater_core::{Document, DocumentId, Snapshot, SnapshotIndex, SnapshotInfo};
 use highwater_storage::{Store, StoredDocument};
@@ -27,13 +27,13 @@ impl Whole {
 
     /// Opens the document as a server does.
     pub(crate) fn open(&self, id: DocumentId) -> Result<Document, RestoreError> {
-        match restore(id, self.stored.clone()) {
+        match self.stored.clone().restore(id) {
             Err(RestoreError::Index(_)) if self.chunk.is_some() => {
                 let mut stored = self.stored.clone();
                 let chunk = self.chunk.clone().unwrap_or_default();
                 let index = SnapshotIndex::rebuild(id, &chunk)?;
                 stored.snapshot = stored.snapshot.map(|snapshot| SnapshotInfo { index, ..snapshot });
-                restore(id, stored)
+                stored.restore(id)
             }
             opened => opened,
         }
@@ -46,16 +46,4 @@ impl Whole {
         let quarantined = stored.quarantined.into_iter().map(|change| (change.hash, change.reason)).collect();
         Compactable { base, tail: stored.changes, quarantined }
     }
-}
-
-fn restore(id: DocumentId, stored: StoredDocument) -> Result<Document, RestoreError> {
-    let quarantined = stored.quarantined.into_iter().map(|change| (change.hash, change.reason));
-    let mut restoring = Restoring::new(id, quarantined);
-    if let Some(snapshot) = stored.snapshot {
-        restoring = restoring.on(snapshot)?;
-    }
-    for bytes in stored.changes {
-        restoring.add(bytes)?;
-    }
-    Ok(restoring.finish())
 }

@@ -1,7 +1,7 @@
 //! Reading a document from the store.
 
 use bytes::Bytes;
-use highwater_core::document::{RestoreError, Restoring};
+use highwater_core::document::RestoreError;
 use highwater_core::{Document, DocumentId, SnapshotIndex, SnapshotInfo};
 use highwater_storage::{Store, StoredDocument};
 
@@ -29,12 +29,13 @@ pub(crate) async fn open(store: &dyn Store, id: DocumentId) -> Result<Opened, St
     let (records, is_noted, is_unfit) = (stored.records(), stored.is_noted, stored.unfit.is_some());
     let opened = |(document, has_bad_index)| Opened { document, records, is_noted, is_unfit, has_bad_index };
     if stored.snapshot.is_none() && stored.changes.len() <= RESTORE_INLINE_MAX {
-        return restore(id, stored)
+        return stored
+            .restore(id)
             .map(|document| opened((document, false)))
             .map_err(|error| error.to_string());
     }
     let copy = stored.clone();
-    match blocking(move || Ok(restore(id, copy))).await? {
+    match blocking(move || Ok(copy.restore(id))).await? {
         Ok(document) => Ok(opened((document, false))),
         Err(RestoreError::Index(flaw)) => {
             tracing::warn!(document = %id, %flaw, "the index of a snapshot is made anew");
@@ -54,21 +55,9 @@ async fn restore_without_index(
     blocking(move || {
         let index = SnapshotIndex::rebuild(id, &chunk).map_err(|error| error.to_string())?;
         stored.snapshot = stored.snapshot.map(|snapshot| SnapshotInfo { index, ..snapshot });
-        restore(id, stored).map_err(|error| error.to_string())
+        stored.restore(id).map_err(|error| error.to_string())
     })
     .await
-}
-
-fn restore(id: DocumentId, stored: StoredDocument) -> Result<Document, RestoreError> {
-    let quarantined = stored.quarantined.into_iter().map(|change| (change.hash, change.reason));
-    let mut restoring = Restoring::new(id, quarantined);
-    if let Some(snapshot) = stored.snapshot {
-        restoring = restoring.on(snapshot)?;
-    }
-    for bytes in stored.changes {
-        restoring.add(bytes)?;
-    }
-    Ok(restoring.finish())
 }
 
 /// The document chunk of a snapshot that must be there.

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotInfo};
+use highwater_core::document::{RestoreError, Restoring};
+use highwater_core::{ChangeHash, Document, DocumentId, Record, Snapshot, SnapshotInfo};
 
 /// What every call of a store returns: it owns all it needs, so that callers need not hold the store borrowed.
 pub type StoreFuture<T> = BoxFuture<'static, Result<T, StoreError>>;
@@ -122,6 +123,19 @@ impl StoredDocument {
     /// How many changes were stored, those in the snapshot counted.
     pub fn records(&self) -> u64 {
         self.snapshot.as_ref().map_or(0, |snapshot| snapshot.records) + self.changes.len() as u64
+    }
+
+    /// The document that this makes. An index of the snapshot that is of no use is an error, [`RestoreError::Index`].
+    pub fn restore(self, id: DocumentId) -> Result<Document, RestoreError> {
+        let quarantined = self.quarantined.into_iter().map(|change| (change.hash, change.reason));
+        let mut restoring = Restoring::new(id, quarantined);
+        if let Some(snapshot) = self.snapshot {
+            restoring = restoring.on(snapshot)?;
+        }
+        for bytes in self.changes {
+            restoring.add(bytes)?;
+        }
+        Ok(restoring.finish())
     }
 }
 
