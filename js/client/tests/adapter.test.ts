@@ -150,7 +150,7 @@ describe("sending", () => {
     await closing
   })
 
-  it("writes a change to the outbox before it is sent", async () => {
+  it("does not wait for the outbox, which has a change until the server has it", async () => {
     useFakeTime()
     const server = new FakeServer()
     const outbox = new MemoryStore()
@@ -159,17 +159,15 @@ describe("sending", () => {
     await pass(500)
     outbox.writeMs = 5000
     handle.change(doc => (doc.n = 1))
-    await pass(4000)
-    expect(server.hashes(handle.documentId).size).toBe(1)
-    await pass(2000)
+    await pass(100)
     expect(server.hashes(handle.documentId).size).toBe(2)
-    await pass(10_000)
+    await pass(15_000)
     expect(outbox.hashes(handle.documentId)).toEqual([])
   })
 })
 
 describe("an outbox whose store never answers", () => {
-  it("holds changes up for ten seconds and no longer", async () => {
+  it("holds nothing up", async () => {
     useFakeTime()
     const server = new FakeServer()
     const outbox = new MemoryStore()
@@ -178,9 +176,7 @@ describe("an outbox whose store never answers", () => {
     await pass(500)
     outbox.write = () => new Promise(() => {})
     handle.change(doc => (doc.n = 1))
-    await pass(9000)
-    expect(server.hashes(handle.documentId).size).toBe(1)
-    await pass(2000)
+    await pass(100)
     expect(adapter.saveStatus(handle).state).toBe("saved")
   })
 

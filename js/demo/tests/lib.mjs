@@ -109,6 +109,8 @@ export function hasText(page, words) {
 /** What axe finds that is serious, as lines to read. */
 export async function seriousFindings(page) {
   await page.addScriptTag({ path: axe })
+  // Colours on their way from one theme to the other are nobody's to read.
+  await page.evaluate(() => Promise.all(document.getAnimations().map(animation => animation.finished.catch(() => {}))))
   const { violations } = await page.evaluate(() => globalThis.axe.run(document))
   return violations
     .filter(({ impact }) => impact === "serious" || impact === "critical")

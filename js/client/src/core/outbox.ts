@@ -56,7 +56,7 @@ const RETRY_MS = 1000
 const SYNC_MS = 1000
 const NOTHING = { put: [], remove: [], durableHeads: new Map<string, readonly string[]>() }
 const WRITES_MAX = 16
-// Browsers' databases sometimes never answer. Then changes are better sent without having been stored.
+// Browsers' databases sometimes never answer. Nothing waits for them any longer than this.
 const DEADLINE_MS = 10_000
 
 /**
@@ -117,23 +117,9 @@ export class Outbox {
     this.#wish("server", { serverId })
   }
 
-  /** Whether a change was handed over that is not stored yet, and no write has failed. */
-  get isBusy(): boolean {
-    return this.error === undefined && [...this.#open.values()].some(isPut)
-  }
-
-  /** Resolves when the changes that were handed over until now are stored, or could not be. Never rejects. */
-  stored(): Promise<void> {
-    return this.#done(isPut)
-  }
-
   /** Resolves when everything that was handed over until now is stored, or could not be. Never rejects. */
-  settled(): Promise<void> {
-    return this.#done(() => true)
-  }
-
-  async #done(counts: (wish: Wish) => boolean): Promise<void> {
-    const wanted = [...this.#open].filter(([, wish]) => counts(wish))
+  async settled(): Promise<void> {
+    const wanted = [...this.#open]
     const isOpen = () => wanted.some(([key, wish]) => this.#open.get(key) === wish)
     while (this.error === undefined && isOpen()) await Promise.race(this.#writes)
   }
@@ -221,8 +207,6 @@ export class Outbox {
     this.#next = new Map([...still, ...this.#next])
   }
 }
-
-const isPut = (wish: Wish): boolean => "put" in wish
 
 function batchOf(wishes: Wishes): Omit<OutboxBatch, "strict"> {
   const all = [...wishes.values()]

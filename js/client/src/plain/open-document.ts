@@ -266,16 +266,14 @@ export class PlainDocument<T> implements SaveStatusSource {
     this.#listeners.change.notify(doc)
   }
 
-  /** One turn later, and once the outbox has it: changes made together go together. */
+  /** One turn later: changes made together go together. */
   #sendSoon(): void {
     if (this.#isSending) return
     this.#isSending = true
-    void Promise.resolve()
-      .then(() => this.#outbox?.stored())
-      .then(() => {
-        this.#isSending = false
-        this.#send()
-      })
+    void Promise.resolve().then(() => {
+      this.#isSending = false
+      this.#send()
+    })
   }
 
   #send(): void {

@@ -77,8 +77,6 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   #serverAnswersQuestions = false
   #queries = 0
   readonly #askTimers = new Map<string, unknown>()
-  /** Messages that wait until what they carry is in the outbox. */
-  #held: Message[] = []
   #hasAskedToPersist = false
 
   constructor(url: string, options: HighwaterClientAdapterOptions = {}) {
@@ -200,14 +198,8 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   /** @hidden For the repo: sends a message. */
   override send(message: Message): void {
     if (this.#connection.state !== "open") return
-    if (this.#held.length === 0 && !this.#outbox?.isBusy) return void this.#sendNow(message)
-    this.#held.push(message)
-    void this.#outbox?.stored().then(() => this.#sendHeld(message))
-  }
-
-  /** Sends what is held up to this message, which may carry all that is stored by now. */
-  #sendHeld(last: Message): void {
-    for (const message of this.#held.splice(0, this.#held.indexOf(last) + 1)) this.#sendNow(message)
+    // Without waiting for the outbox: if the page is killed now, one of the two ways may get a change out of it.
+    this.#sendNow(message)
   }
 
   #sendNow(message: object): boolean {
@@ -306,7 +298,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
       void this.#environment.persistStorage?.().catch(() => false)
     }
     const { peerId, remotePeerId } = this
-    if (peerId && remotePeerId) void this.#prompter.prompt(documentId, () => this.#outbox?.stored())
+    if (peerId && remotePeerId) void this.#prompter.prompt(documentId)
   }
 
   #onStateChange(state: ConnectionState): void {
@@ -314,7 +306,6 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     if (state !== "open" && remotePeerId) {
       this.remotePeerId = undefined
       this.#serverAnswersQuestions = false
-      this.#held = []
       this.#prompter.forget()
       for (const timer of this.#askTimers.values()) this.#environment.clearTimeout(timer)
       this.#askTimers.clear()

@@ -27,13 +27,12 @@ export class Prompter {
     this.#last.clear()
   }
 
-  /** Has the repo send what is new in this document, once `until` has resolved. */
-  async prompt(documentId: string, until: () => Promise<void> | undefined): Promise<void> {
+  /** Has the repo send what is new in this document, one turn later. */
+  async prompt(documentId: string): Promise<void> {
     if (this.#underWay.has(documentId)) return
     this.#underWay.add(documentId)
-    // At least one turn, so that changes made together go together.
+    // So that changes made together go together.
     await Promise.resolve()
-    await until()
     this.#underWay.delete(documentId)
     const last = this.#last.get(documentId)
     const reminder = last && remind(last)
