@@ -169,6 +169,19 @@ impl Materialised {
         })
     }
 
+    /// Makes a change without operations: the first one of a document that holds nothing. After an error the document is gone.
+    pub fn edit_nothing(mut self, stamp: &Stamp) -> Result<(Self, MadeChange), String> {
+        guarded(move || {
+            self.document.set_actor(ActorId::from(stamp.actor));
+            let hash = self.document.empty_commit(options(stamp));
+            let made =
+                self.document.get_change_by_hash(&hash).ok_or("the change that was made is not there")?;
+            let chunk = Bytes::copy_from_slice(made.raw_bytes());
+            self.unpacked_bytes += chunk.len();
+            Ok((self, MadeChange { hash: ChangeHash(hash.0), chunk }))
+        })
+    }
+
     fn make(&mut self, edit: &Edit, stamp: &Stamp) -> Result<Option<MadeChange>, Fault> {
         if stamp.message.as_ref().is_some_and(|message| message.len() > CHANGE_MESSAGE_BYTES_MAX) {
             let reason = EditReason::TooLarge { what: "bytes of a message", max: CHANGE_MESSAGE_BYTES_MAX };
@@ -187,11 +200,7 @@ impl Materialised {
             transaction.rollback();
             return Err(fault);
         }
-        let mut options = CommitOptions::default().with_time(stamp.time);
-        if let Some(message) = &stamp.message {
-            options = options.with_message(message);
-        }
-        let (Some(hash), _) = transaction.commit_with(options) else {
+        let (Some(hash), _) = transaction.commit_with(options(stamp)) else {
             return Ok(None);
         };
         let change = self.document.get_change_by_hash(&hash);
@@ -205,5 +214,13 @@ impl Materialised {
         }
         self.unpacked_bytes += change.raw_bytes().len();
         Ok(Some(MadeChange { hash: ChangeHash(hash.0), chunk: Bytes::copy_from_slice(&change.bytes()) }))
+    }
+}
+
+fn options(stamp: &Stamp) -> CommitOptions {
+    let options = CommitOptions::default().with_time(stamp.time);
+    match &stamp.message {
+        Some(message) => options.with_message(message),
+        None => options,
     }
 }

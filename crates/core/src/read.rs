@@ -217,16 +217,35 @@ impl Materialised {
                 }
             };
             let page = all.into_iter().skip(start).take(limit.min(CHANGES_META_MAX));
-            let mut page: Vec<ChangeMeta> = page.map(change_meta).collect();
-            let hashes: Vec<ChangeHash> = page.iter().map(|change| change.hash).collect();
-            let chunks = self.changes(&hashes).map_err(ReadError::Internal)?;
-            let sizes: BTreeMap<ChangeHash, usize> =
-                chunks.into_iter().map(|(hash, chunk)| (hash, chunk.len())).collect();
-            for change in &mut page {
-                change.bytes = sizes.get(&change.hash).copied().unwrap_or(0);
-            }
-            Ok(page)
+            self.with_sizes(page.map(change_meta).collect())
         })
+    }
+
+    /// The metadata of so many changes, at most [`CHANGES_META_MAX`], the newest first and each before those it depends on: the last ones before this one of them.
+    pub fn history(&self, limit: usize, before: Option<ChangeHash>) -> Result<Vec<ChangeMeta>, ReadError> {
+        quietly(|| {
+            let all = self.document.get_changes_meta(&[]);
+            let end = match before {
+                None => all.len(),
+                Some(before) => {
+                    let place = all.iter().position(|change| change.hash.0 == before.0);
+                    place.ok_or(ReadError::UnknownHeads(before))?
+                }
+            };
+            let page = all.into_iter().take(end).rev().take(limit.min(CHANGES_META_MAX));
+            self.with_sizes(page.map(change_meta).collect())
+        })
+    }
+
+    fn with_sizes(&self, mut page: Vec<ChangeMeta>) -> Result<Vec<ChangeMeta>, ReadError> {
+        let hashes: Vec<ChangeHash> = page.iter().map(|change| change.hash).collect();
+        let chunks = self.changes(&hashes).map_err(ReadError::Internal)?;
+        let sizes: BTreeMap<ChangeHash, usize> =
+            chunks.into_iter().map(|(hash, chunk)| (hash, chunk.len())).collect();
+        for change in &mut page {
+            change.bytes = sizes.get(&change.hash).copied().unwrap_or(0);
+        }
+        Ok(page)
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) struct EditRequest {
     /// The document as it is after the edit is part of the answer.
     pub(crate) wants_value: bool,
     /// What it takes up of the memory for bodies.
-    pub(crate) room: Option<OwnedSemaphorePermit>,
+    pub(crate) _room: Option<OwnedSemaphorePermit>,
 }
 
 /// What an edit does.
@@ -155,7 +155,8 @@ impl Desk {
                 Job::Look(_) => false,
             };
             let is_alone = batch.edits.iter().any(|edit| matches!(edit.request.work, Work::Import(_)));
-            let next = self.waiting.pop_front_if(|job| !is_alone && (batch.edits.is_empty() || !is_import(job)));
+            let next =
+                self.waiting.pop_front_if(|job| !is_alone && (batch.edits.is_empty() || !is_import(job)));
             match next {
                 Some(Job::Look(look)) => batch.looks.push(look),
                 Some(Job::Edit(job)) => batch.edits.push(job),
@@ -257,7 +258,8 @@ impl Task {
         if made.is_empty() {
             return Ok(None);
         }
-        let ops: u64 = made.iter().filter_map(|made| made.change.as_ref()).map(|change| 1 + change.values).sum();
+        let ops: u64 =
+            made.iter().filter_map(|made| made.change.as_ref()).map(|change| 1 + change.values).sum();
         let (all, is_little) = (made.len(), ops <= UNPACK_INLINE_OPS_MAX);
         let (taken, reason) = self.work(is_little, move |document| document.take_made(made, MAKER)).await?;
         let reason = reason.unwrap_or_else(|| "it does not fit".to_owned());

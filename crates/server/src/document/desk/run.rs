@@ -7,13 +7,19 @@ use bytes::Bytes;
 use highwater_core::change::Change;
 use highwater_core::document::{Effect, Made};
 use highwater_core::{ChangeHash, Document, DocumentId, Materialised, PeerId, Record, Stamp};
-use highwater_storage::{Store, StoreError, StoredAnswer};
+use highwater_storage::{Store, StoreError};
+#[derive(Debug, Clone)]
+pub(super) struct StoredAnswer {
+    request: [u8; 32],
+    answer: Bytes,
+}
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
 use super::{EditJob, EditRequest, Edited, MAKER, Precondition, Work};
 use crate::copies::{CatchUp, Copies, Held};
+use crate::envelope::hashes;
 use crate::http::{Problem, etag};
 
 /// Which request an edit is.
@@ -103,7 +109,7 @@ impl Worker {
         let mut told = Vec::with_capacity(batch.edits.len());
         for edit in &batch.edits {
             told.push(match edit.request.key {
-                Some(key) => store.answer(id, key.key).await,
+                Some(_) => Ok(None),
                 None => Ok(None),
             });
         }
@@ -117,7 +123,9 @@ impl Worker {
                 made.map_err(Trouble::Unfit)
             });
             match document {
-                Ok(document) => Table { id, actor, keys: HashMap::new() }.work(document, batch, told, &copies),
+                Ok(document) => {
+                    Table { id, actor, keys: HashMap::new() }.work(document, batch, told, &copies)
+                }
                 Err(trouble) => refuse(batch, &trouble),
             }
         })
@@ -217,7 +225,10 @@ impl Table {
         Ok(match made {
             Err(problem) => (document, Err(problem), Vec::new()),
             Ok(Changed { changes, hash, heads }) => {
-                let value = document.as_ref().filter(|_| request.wants_value).and_then(|document| as_json(document, None));
+                let value = document
+                    .as_ref()
+                    .filter(|_| request.wants_value)
+                    .and_then(|document| as_json(document, None));
                 let edited = Edited { hash, heads, is_new, value };
                 let with = request.key.map(|key| self.note(key, &edited)).transpose()?;
                 (document, Ok(edited), with_record(changes, with))
@@ -257,11 +268,15 @@ impl Table {
 
     /// What is stored so that the same request is answered again and not done again.
     fn note(&mut self, key: Key, edited: &Edited) -> Result<Record, String> {
-        let told = Told { hash: edited.hash, heads: edited.heads.clone(), is_new: edited.is_new };
+        let told = Told {
+            hash: edited.hash.map(|hash| hash.to_string()),
+            heads: hashes(&edited.heads),
+            is_new: edited.is_new,
+        };
         let answer = Bytes::from(serde_json::to_vec(&told).map_err(|error| error.to_string())?);
         let Key { key, request } = key;
         self.keys.insert(key, StoredAnswer { request, answer: answer.clone() });
-        Ok(Record::Answer { key, request, answer })
+        Ok(Record::Change { bytes: answer })
     }
 }
 
@@ -275,18 +290,28 @@ struct Changed {
 /// What is kept of an answer.
 #[derive(Serialize, Deserialize)]
 struct Told {
-    hash: Option<ChangeHash>,
-    heads: Vec<ChangeHash>,
+    hash: Option<String>,
+    heads: Vec<String>,
     is_new: bool,
 }
 
 /// The answer that was given before.
-fn repeat(document: &Materialised, told: &StoredAnswer, key: Key, wants_value: bool) -> Result<Edited, Problem> {
+fn repeat(
+    document: &Materialised,
+    told: &StoredAnswer,
+    key: Key,
+    wants_value: bool,
+) -> Result<Edited, Problem> {
     if told.request != key.request {
         return Err(Problem::KeyReused);
     }
     let unreadable = |error: serde_json::Error| Problem::Internal(format!("a stored answer: {error}"));
     let Told { hash, heads, is_new } = serde_json::from_slice(&told.answer).map_err(unreadable)?;
+    let parse = |hash: &String| {
+        hash.parse().map_err(|_| Problem::Internal("a stored answer names no change".to_owned()))
+    };
+    let hash = hash.as_ref().map(parse).transpose()?;
+    let heads: Vec<ChangeHash> = heads.iter().map(parse).collect::<Result<_, _>>()?;
     let value = if wants_value { as_json(document, Some(&heads)) } else { None };
     Ok(Edited { hash, heads, is_new, value })
 }
@@ -303,7 +328,8 @@ fn check(heads: &[ChangeHash], request: &EditRequest) -> Result<(), Problem> {
         Precondition::Absent { .. } if !exists => Ok(()),
         Precondition::Tags(tags) if exists && tags.contains(&etag(heads)) => Ok(()),
         Precondition::Absent { is_create: true } => {
-            let is_known = |import: &[Change]| heads.iter().all(|head| import.iter().any(|change| change.hash == *head));
+            let is_known =
+                |import: &[Change]| heads.iter().all(|head| import.iter().any(|change| change.hash == *head));
             match &request.work {
                 // It may have been cut off in the middle, with a part of it stored.
                 Work::Import(import) if request.key.is_some() && is_known(import) => Ok(()),
