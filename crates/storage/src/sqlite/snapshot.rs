@@ -210,6 +210,9 @@ impl Closed {
 /// See [`Store::find`](crate::Store::find).
 pub(super) fn find(conn: &Connection, document: DocumentId, hash: &ChangeHash) -> Result<Found, Fault> {
     let Some(number) = rows::document_number(conn, &document)? else { return Ok(Found::No) };
+    if rows::deleted(conn, number, &document)?.is_some() {
+        return Ok(Found::No);
+    }
     let closed = Closed::read(conn, number, &document)?;
     if closed.as_ref().is_some_and(|closed| closed.heads.contains(hash)) {
         return Ok(Found::Yes);
