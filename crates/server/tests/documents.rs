@@ -590,6 +590,131 @@ async fn the_description_names_every_answer() {
     server.stopped().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_request_with_a_key_is_done_once_however_often_it_comes() {
+    let store = FaultyStore::new(Pace::Immediate);
+    let server = server_on(&store).await;
+    let id = document(1);
+    server.put(id, json!({ "n": { "$counter": 0 } })).await.ok(201);
+    let tag = server.read(id).await.header("etag").unwrap().to_owned();
+    let increment = |by: i64| json!([{ "op": "increment", "path": "/n", "by": by }]);
+    // At once, and one after the other; also if what it depends on is no longer so.
+    let headers = [("idempotency-key", "first"), ("if-match", &*tag)];
+    let answers = join_all((0..5).map(|_| server.patch(id, &headers, increment(1)))).await;
+    let later = server.patch(id, &headers, increment(1)).await;
+    let first = answers[0].clone().ok(200);
+    for answer in answers.iter().chain([&later]) {
+        assert_eq!(
+            (answer.status, answer.json(), answer.header("etag")),
+            (200, first.json(), first.header("etag"))
+        );
+    }
+    assert_eq!(server.value(id).await, json!({ "n": { "$counter": 1 } }));
+    let other = server.patch(id, &headers, increment(2)).await.ok(422);
+    assert_eq!(other.code(), "idempotency_key_reused");
+    // One that changes nothing is answered again as well; one that failed is tried again.
+    let nothing = [("idempotency-key", "nothing")];
+    let empty = server.patch(id, &nothing, json!([])).await.ok(200).json();
+    let failing = [("idempotency-key", "failing"), ("if-match", "\"x\"")];
+    server.patch(id, &failing, increment(5)).await.ok(412);
+    server.patch(id, &[], increment(1)).await.ok(200);
+    assert_eq!(server.patch(id, &nothing, json!([])).await.ok(200).json(), empty);
+    server.patch(id, &failing[..1], increment(5)).await.ok(200);
+    // The document as it was then.
+    let headers = [headers[0], headers[1], ("prefer", "return=representation")];
+    let then = server.patch(id, &headers, increment(1)).await.ok(200);
+    assert_eq!(then.json(), json!({ "n": { "$counter": 1 } }));
+    let key = [JSON, ("idempotency-key", "create")];
+    let made = join_all((0..3).map(|_| server.http("POST", "/v1/docs", &key, b"{\"a\":1}"))).await;
+    let ids: Vec<Value> = made.into_iter().map(|made| made.ok(201).json()).collect();
+    assert!(ids.iter().all(|made| *made == ids[0]), "{ids:?}");
+    let mut doc = AutoCommit::new();
+    doc.put(ROOT, "n", 1).unwrap();
+    let (file, key) = (doc.save(), [AUTOMERGE, ("idempotency-key", "file")]);
+    let from_file = server.http("POST", "/v1/docs", &key, &file).await.ok(201).json();
+    server.stopped().await.unwrap();
+
+    // And after a restart.
+    let server = server_on(&store.reopen()).await;
+    assert_eq!(server.patch(id, &headers[..2], increment(1)).await.ok(200).json(), first.json());
+    assert_eq!(server.value(id).await, json!({ "n": { "$counter": 7 } }));
+    assert_eq!(server.http("POST", "/v1/docs", &key, &file).await.ok(201).json(), from_file);
+    let list = server.http("GET", "/v1/docs", &[], b"").await.ok(200).json();
+    assert_eq!(list["documents"].as_array().unwrap().len(), 3);
+    server.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_with_a_key_that_failed_with_the_store_is_done_once() {
+    for kept in [0, 1] {
+        let current = Arc::new(std::sync::Mutex::new(FaultyStore::new(Pace::Immediate)));
+        let opener = current.clone();
+        let open: OpenStore = Arc::new(move || {
+            let mut store = opener.lock().unwrap();
+            *store = store.power_cut_keeping(kept);
+            Ok(Arc::new(store.clone()) as Arc<dyn Store>)
+        });
+        let server = TestServer::start(config(), open).await;
+        let id = document(1);
+        server.put(id, json!({ "n": { "$counter": 0 } })).await.ok(201);
+        current.lock().unwrap().fail_append_after(0);
+        let patch = json!([{ "op": "increment", "path": "/n", "by": 1 }]);
+        let headers = [("idempotency-key", "key")];
+        server.patch(id, &headers, patch.clone()).await.ok(503);
+        // As a client does that is told to try again.
+        patiently(async {
+            while server.patch(id, &headers, patch.clone()).await.status != 200 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(
+            server.value(id).await,
+            json!({ "n": { "$counter": 1 } }),
+            "{kept} of what failed was stored"
+        );
+        server.stopped().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn documents_are_listed_by_id_by_prefix_and_by_when_they_changed() {
+    let server = memory_server().await;
+    let mut wanted: Vec<String> = Vec::new();
+    for n in 0..25 {
+        server.put(document(n), json!({ "n": n })).await.ok(201);
+        wanted.push(document(n).to_string());
+    }
+    let all = async |first: &str| {
+        let (mut next, mut pages, mut seen) = (Some(first.to_owned()), 0, Vec::new());
+        while let Some(page) = next {
+            let answer = server.http("GET", &page, &[], b"").await.ok(200).json();
+            seen.extend(answer["documents"].as_array().unwrap().clone());
+            next = answer["next"].as_str().map(str::to_owned);
+            pages += 1;
+        }
+        (seen, pages)
+    };
+    let ids = |entries: &[Value]| {
+        entries.iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (by_id, pages) = all("/v1/docs?limit=10").await;
+    assert_eq!((ids(&by_id), pages), (wanted.clone(), 3));
+    let prefix = &wanted[7][..4];
+    let (by_prefix, _) = all(&format!("/v1/docs?limit=1&prefix={prefix}")).await;
+    let begin_so: Vec<String> = wanted.iter().filter(|id| id.starts_with(prefix)).cloned().collect();
+    assert_eq!(ids(&by_prefix), begin_so);
+    server.put(document(3), json!({ "n": "changed" })).await.ok(200);
+    let (by_change, _) = all("/v1/docs?changed-since=0&limit=10").await;
+    assert_eq!((by_change.len(), &*ids(&by_change)[24]), (25, &*wanted[3]));
+    let since = by_change[20]["changed"].as_u64().unwrap();
+    let (since, _) = all(&format!("/v1/docs?changed-since={since}")).await;
+    assert_eq!(since, by_change[21..]);
+    let both = server.http("GET", "/v1/docs?changed-since=0&prefix=1", &[], b"").await.ok(400);
+    assert_eq!(both.code(), "invalid");
+    server.stopped().await.unwrap();
+}
+
 /// Changes are what stock Automerge takes.
 #[tokio::test]
 async fn what_edits_store_is_what_automerge_reads() {

@@ -2,7 +2,7 @@
 
 mod edit;
 mod history;
-// mod list;
+mod list;
 mod read;
 
 use std::sync::Arc;
@@ -35,8 +35,8 @@ use crate::uploads;
 /// The routes below `/v1/docs`, with their description.
 pub(super) fn routes() -> OpenApiRouter<Arc<Hub>> {
     OpenApiRouter::new()
-        .routes(routes!(edit::create))
-        .routes(routes!(read::document, read::head, edit::patch, edit::put, edit::delete))
+        .routes(routes!(list::list, edit::create))
+        .routes(routes!(read::document, read::head, edit::patch, edit::put))
         .routes(routes!(read::heads))
         .routes(routes!(read::diff))
         .routes(routes!(history::history))

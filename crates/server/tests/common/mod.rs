@@ -85,14 +85,6 @@ impl TestServer {
         String::from_utf8(self.request(path).await).unwrap()
     }
 
-    /// The body of a plain HTTP request that succeeds.
-    pub async fn get_bytes(&self, path: &str) -> Vec<u8> {
-        let answer = self.request(path).await;
-        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-        let head = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
-        answer[head + 4..].to_vec()
-    }
-
     /// A request with all that can be in one.
     pub async fn http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -7,12 +7,7 @@ use bytes::Bytes;
 use highwater_core::change::Change;
 use highwater_core::document::{Effect, Made};
 use highwater_core::{ChangeHash, Document, DocumentId, Materialised, PeerId, Record, Stamp};
-use highwater_storage::{Store, StoreError};
-#[derive(Debug, Clone)]
-pub(super) struct StoredAnswer {
-    request: [u8; 32],
-    answer: Bytes,
-}
+use highwater_storage::{Store, StoreError, StoredAnswer};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
@@ -109,7 +104,7 @@ impl Worker {
         let mut told = Vec::with_capacity(batch.edits.len());
         for edit in &batch.edits {
             told.push(match edit.request.key {
-                Some(_) => Ok(None),
+                Some(key) => store.answer(id, key.key).await,
                 None => Ok(None),
             });
         }
@@ -276,7 +271,7 @@ impl Table {
         let answer = Bytes::from(serde_json::to_vec(&told).map_err(|error| error.to_string())?);
         let Key { key, request } = key;
         self.keys.insert(key, StoredAnswer { request, answer: answer.clone() });
-        Ok(Record::Change { bytes: answer })
+        Ok(Record::Answer { key, request, answer })
     }
 }
 

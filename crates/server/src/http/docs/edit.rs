@@ -18,7 +18,7 @@ use super::super::extract::{
     AUTOMERGE, InPath, InQuery, JSON, content_type, document_id, fingerprint, idempotency_key,
     read_with_room, wants_representation,
 };
-use super::super::openapi::{EditHeaders, EditProblems, Id, KeyHeader, ReadProblems};
+use super::super::openapi::{EditHeaders, EditProblems, Id, KeyHeader};
 use super::super::problem::{PATCH_TYPES, Problem};
 use super::super::tags::{etag, precondition};
 use super::read::{with_header, with_heads};
@@ -265,16 +265,4 @@ fn edit_answer(status: StatusCode, edited: Edited) -> Response {
         }
     };
     with_header(answer, CHANGE, change)
-}
-
-/// Deletes a document
-///
-/// For good: changes for it are refused from then on, whoever sends them.
-#[utoipa::path(delete, path = "/v1/docs/{id}", tag = "documents", params(Id), responses(
-    (status = 204, description = "It is deleted, and that is durable."),
-    ReadProblems,
-))]
-pub(super) async fn delete(State(hub): State<Arc<Hub>>, InPath(id): InPath) -> Result<Response, Problem> {
-    let _ = (hub, id);
-    Ok(StatusCode::NO_CONTENT.into_response())
 }
