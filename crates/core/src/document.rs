@@ -43,7 +43,7 @@ use remote_heads::RemoteHeadsBook;
 
 pub use crate::history::{OpFlaw, Refusal, Role};
 pub use deletion::DELETED;
-pub use import::TakenIn;
+pub use import::{Made, TakenIn};
 pub use restore::{RestoreError, Restoring};
 
 /// Names one connection. Unlike a peer id it is chosen by the driver and never used twice.
@@ -306,6 +306,16 @@ impl Document {
     /// How many changes are durable, those without their dependencies not counted.
     pub fn len(&self) -> usize {
         self.history.len() as usize
+    }
+
+    /// How many changes there are with those that are on their way to disk.
+    pub fn staged_len(&self) -> usize {
+        self.history.staged_len() as usize
+    }
+
+    /// How many bytes the durable changes take up that are in no snapshot, and the snapshot, without its index.
+    pub fn stored_bytes(&self) -> u64 {
+        self.history.uncovered_bytes() as u64 + self.history.brought().snapshot_bytes()
     }
 
     /// The durable changes that are in no snapshot, with their chunks, each after its dependencies; those without their dependencies are left out.

@@ -3,6 +3,8 @@
 //! All that happens to a document goes through its mailbox, and all that it wants goes out as effects of the core's
 //! [`Document`]. There are no locks here: the task is the only one that touches it.
 
+mod desk;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -35,6 +37,9 @@ use crate::open::{self, Opened};
 use crate::outbox::Outbox;
 use crate::uploads;
 
+use desk::Desk;
+pub(crate) use desk::{EditJob, EditRequest, Edited, Job, Key, Precondition, Trouble, Work};
+
 /// What can be asked of a document.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -58,8 +63,10 @@ pub(crate) enum Command {
     Contains(Vec<ChangeHash>, oneshot::Sender<Vec<bool>>),
     /// The same for a connection, which is answered with the number of its question.
     Have { connection: ConnectionId, query: u64, hashes: Vec<ChangeHash>, taken: Taken },
-    /// What it takes to look at the document with all its values; nothing if it has no changes.
-    CatchUp(oneshot::Sender<Option<CatchUp>>),
+    /// How the document is now.
+    State(oneshot::Sender<State>),
+    /// Something that needs the document with all its values.
+    Job(Job),
     /// Changes that came in a request of their own. Answered when they are durable.
     Ingest(Box<Ingest>),
     /// A compaction of the document has ended.
@@ -100,6 +107,16 @@ pub(crate) struct Ingested {
     /// Stored, and waiting for changes that they depend on.
     pub(crate) pending: Vec<ChangeHash>,
     pub(crate) rejected: Vec<Rejection>,
+}
+
+/// How a document is, as far as it is durable.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Sorted; none if the document does not exist.
+    pub(crate) heads: Vec<ChangeHash>,
+    pub(crate) changes: usize,
+    /// What is stored of them, roughly.
+    pub(crate) bytes: u64,
 }
 
 /// Where to send commands.
@@ -171,6 +188,8 @@ struct Task {
     /// It is to go as soon as nobody uses it.
     must_go: bool,
     full_check: Option<Box<FullCheck>>,
+    /// There only while it is used.
+    desk: Option<Box<Desk>>,
 }
 
 /// What was handed to the store.
@@ -316,6 +335,7 @@ impl Task {
             is_noted,
             must_go: false,
             full_check,
+            desk: None,
         };
         task.compact_if(has_bad_index);
         task
@@ -356,6 +376,11 @@ impl Task {
                         return End::Unfit(error.to_string());
                     }
                 }
+                worked = Desk::worked(&mut self.desk) => {
+                    if let Err(error) = self.batch_done(worked).await {
+                        return End::Unfit(error.to_string());
+                    }
+                }
                 Some(brought) = self.bringing.next() => match brought {
                     Ok(Brought::Snapshot(chunk)) => self.document.handle_snapshot(chunk),
                     Ok(Brought::Changes(changes)) => self.document.handle_brought(changes),
@@ -379,12 +404,14 @@ impl Task {
             self.carry_out();
             self.settle();
             self.answer_ingests();
+            self.tend_desk();
         }
     }
 
     /// How long the document stays as it is, if nobody uses it.
     fn idle_after(&self) -> Option<Duration> {
-        if !self.document.is_idle() || !self.unpacking.is_empty() || !self.ingesting.is_empty() {
+        let is_busy = !self.unpacking.is_empty() || !self.ingesting.is_empty() || self.desk.is_some();
+        if is_busy || !self.document.is_idle() {
             return None;
         }
         let after = self.hub.config().idle_document_after;
@@ -576,7 +603,8 @@ impl Task {
                     attached.outbox.send(self.envelope(attached).durable(query, durable, missing));
                 }
             }
-            Command::CatchUp(answer) => drop(answer.send(self.catch_up())),
+            Command::State(answer) => drop(answer.send(self.state())),
+            Command::Job(job) => self.take_job(job),
             Command::Ingest(ingest) => self.ingests.push(*ingest),
             Command::Compacted(Outcome::Stored(snapshot)) => self.compaction = Compaction::Stored(snapshot),
             Command::Compacted(Outcome::Unfit) => self.compaction = Compaction::Unfit,
@@ -641,6 +669,11 @@ impl Task {
             document: self.document.id(),
             document_text: &self.id_text,
         }
+    }
+
+    fn state(&self) -> State {
+        let document = &self.document;
+        State { heads: document.heads().to_vec(), changes: document.len(), bytes: document.stored_bytes() }
     }
 
     /// A copy that is kept with what came since; or else the snapshot, of which the copy may be older, with all that came since.

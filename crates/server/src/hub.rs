@@ -9,12 +9,15 @@ use highwater_core::change::Change;
 use highwater_core::document::ConnectionId;
 use highwater_core::{ChangeHash, CloseReason, DocumentId, Materialised, PeerId, StorageId};
 use highwater_storage::{Found, Store, StoreError};
+use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::compaction::Compactions;
 use crate::config::Config;
-use crate::copies::{self, Copies};
-use crate::document::{self, Command, Handle, Ingest, Ingested, Start};
+use crate::copies::Copies;
+use crate::document::{
+    self, Command, EditJob, EditRequest, Edited, Handle, Ingest, Ingested, Job, Start, State, Trouble,
+};
 use crate::http::Problem;
 use crate::idle::Idle;
 use crate::limits::{INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, REOPEN_WAIT_MAX, REOPEN_WAIT_MIN};
@@ -61,6 +64,8 @@ pub(crate) struct Hub {
     ingest_room: Arc<Semaphore>,
     copies: Arc<Copies>,
     compactions: Compactions,
+    /// Of this process alone.
+    actor_seed: [u8; 32],
     connections: AtomicUsize,
     /// Changes whenever a connection ends.
     connection_ended: watch::Sender<()>,
@@ -114,6 +119,9 @@ impl Hub {
         };
         let copies = Arc::new(Copies::new(config.copies_bytes_max));
         let compactions = Compactions::new(config.compactions_max);
+        let mut actor_seed = [0; 32];
+        getrandom::fill(&mut actor_seed)
+            .map_err(|error| StoreError::Open(format!("no randomness: {error}")))?;
         let unpacking = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Arc::new(Self {
             config,
@@ -130,6 +138,7 @@ impl Hub {
             ingest_room: Arc::new(Semaphore::new(INGEST_BYTES_TOTAL / INGEST_PLACE_BYTES)),
             copies,
             compactions,
+            actor_seed,
             connections: AtomicUsize::new(0),
             connection_ended: watch::Sender::new(()),
         }))
@@ -288,19 +297,63 @@ impl Hub {
         Ok(answered.await.map_err(|_| Problem::Unavailable)??)
     }
 
-    /// Looks at a document with all its values, as it is now. `None` if it has no changes.
+    /// How a document is, as far as it is durable.
+    pub(crate) async fn state(self: &Arc<Self>, id: DocumentId) -> Result<State, Problem> {
+        let (answer, answered) = oneshot::channel();
+        // Without a task to answer there is no answer either.
+        let _ = self.open(id).send(Command::State(answer));
+        answered.await.map_err(|_| Problem::Unavailable)
+    }
+
+    /// Looks at a document with all its values, as it is now.
     pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         id: DocumentId,
-        look: impl FnOnce(&Materialised) -> Result<T, String> + Send + 'static,
-    ) -> Result<Option<T>, Problem> {
+        look: impl FnOnce(&Materialised) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
         let (answer, answered) = oneshot::channel();
+        let look = move |document: Result<&Materialised, &Trouble>| {
+            let seen = match document {
+                Ok(document) if document.heads().is_empty() => Err(Problem::NoSuchDocument),
+                Ok(document) => look(document),
+                Err(trouble) => Err(trouble.problem()),
+            };
+            // Whoever asked may be gone.
+            drop(answer.send(seen));
+        };
         // Without a task to answer there is no answer either.
-        let _ = self.open(id).send(Command::CatchUp(answer));
-        let Some(catch_up) = answered.await.map_err(|_| Problem::Unavailable)? else { return Ok(None) };
-        let (copies, turns, store) = (self.copies.clone(), self.unpacking(), self.store());
-        let seen = copies::read(copies, turns, store, id, catch_up, look).await;
-        seen.map(Some).map_err(Problem::Internal)
+        let _ = self.open(id).send(Command::Job(Job::Look(Box::new(look))));
+        answered.await.map_err(|_| Problem::Unavailable)?
+    }
+
+    /// Edits a document. Resolves when that is durable; dropping the future does not cancel it.
+    pub(crate) async fn edit(
+        self: &Arc<Self>,
+        id: DocumentId,
+        request: EditRequest,
+    ) -> Result<Edited, Problem> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Edit(Box::new(EditJob { request, answer }));
+        // Without a task to take it there is no answer either.
+        let _ = self.open(id).send(Command::Job(job));
+        answered.await.map_err(|_| Problem::Unavailable)?
+    }
+
+    /// The actor of the changes that this process makes of a document. One for each, since only the document's task makes them, one after the other.
+    pub(crate) fn actor(&self, id: DocumentId) -> [u8; 16] {
+        let mut hash = Sha256::new();
+        hash.update(self.actor_seed);
+        hash.update(id.as_bytes());
+        first_half(hash)
+    }
+
+    /// The document that a request with this key makes, if it names none.
+    pub(crate) fn document_of_key(&self, key: &[u8; 32]) -> DocumentId {
+        let mut hash = Sha256::new();
+        hash.update(self.storage_id.as_str());
+        hash.update([0]);
+        hash.update(key);
+        DocumentId::from_bytes(first_half(hash))
     }
 
     /// Room for the body of a request. Waits for it.
@@ -468,6 +521,13 @@ impl Hub {
         // Nothing that can panic happens while the tables are held.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn first_half(hash: Sha256) -> [u8; 16] {
+    let all: [u8; 32] = hash.finalize().into();
+    let mut half = [0; 16];
+    half.copy_from_slice(&all[..16]);
+    half
 }
 
 /// Which changes an open document has. `None` if its task ends before it answers.

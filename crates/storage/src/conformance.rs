@@ -571,9 +571,9 @@ async fn documents_are_listed_within_ranges(open: Open<'_>) {
     assert_eq!(list(None, 4).await, [2, 3, 4, 7], "{name}");
     assert_eq!(list(Some(3), 3).await, [4, 7, 15], "{name}");
     assert_eq!(list(Some(5), 2).await, [7, 15], "{name}");
-    assert_eq!(list(Some(19), 2).await, [], "{name}");
-    assert_eq!(list(Some(95), 2).await, [], "{name}");
-    assert_eq!(list(None, 0).await, [], "{name}");
+    assert_eq!(list(Some(19), 2).await, [0u8; 0], "{name}");
+    assert_eq!(list(Some(95), 2).await, [0u8; 0], "{name}");
+    assert_eq!(list(None, 0).await, [0u8; 0], "{name}");
     let all = expect(name, store.documents(ListDocuments::with_prefix("", usize::MAX)).await);
     let ids: Vec<DocumentId> = all.iter().map(|entry| entry.id).collect();
     assert_eq!(ids, expect(name, store.list(None, usize::MAX).await), "{name}");
