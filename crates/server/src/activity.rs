@@ -5,7 +5,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,6 +22,8 @@ pub(crate) struct Activity(Arc<Counts>);
 struct Counts {
     read: AtomicU64,
     written: AtomicU64,
+    /// The answer has no end.
+    is_stream: AtomicBool,
 }
 
 impl Activity {
@@ -31,6 +33,16 @@ impl Activity {
 
     pub(crate) fn written(&self) -> u64 {
         self.0.written.load(Ordering::Relaxed)
+    }
+
+    /// The answer goes on and on. It says something now and then, also if there is nothing to say.
+    pub(crate) fn be_stream(&self) {
+        self.0.is_stream.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is such an answer.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.0.is_stream.load(Ordering::Relaxed)
     }
 }
 

@@ -12,6 +12,7 @@ mod connection;
 mod copies;
 mod document;
 mod envelope;
+mod events;
 mod full_check;
 mod http;
 mod hub;
