@@ -14,6 +14,7 @@ mod serve;
 mod settings;
 mod stored;
 mod system;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ enum Command {
     Export(export::ExportArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
+    Webhooks(webhooks::WebhooksArgs),
     /// Measure a server that speaks the automerge-repo protocol
     Bench(bench::BenchArgs),
     /// Show the settings, and where their values come from
@@ -99,6 +101,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             on_folder(&args.config, &args.data_dir, |data_dir| backup::restore(&args, data_dir))
         }
         Command::Repair(args) => repair::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Webhooks(args) => webhooks::run(&args).map(passed),
         Command::Bench(args) => bench::run(&args).map(passed),
         Command::Settings(args) => {
             show(&args)?;

@@ -7,6 +7,7 @@ mod flags;
 mod sources;
 mod table;
 mod value;
+mod webhooks;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) open_to_network: bool,
     /// Pages may end the server.
     pub(crate) demo: bool,
+    /// Where the webhooks are listed, if there are any.
+    pub(crate) webhooks_file: Option<PathBuf>,
     /// What is logged, in the syntax of `tracing`'s filters.
     pub(crate) log: String,
 }
@@ -40,6 +43,7 @@ impl Default for Settings {
             data_dir: PathBuf::from("./highwater-data"),
             open_to_network: false,
             demo: false,
+            webhooks_file: None,
             log: "info".to_owned(),
         }
     }

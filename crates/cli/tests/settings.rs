@@ -7,7 +7,7 @@ use std::fs;
 use common::{highwater, run, stderr, stdout};
 use tempfile::tempdir;
 
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 26] = [
     "listen",
     "data-dir",
     "open-to-network",
@@ -16,6 +16,10 @@ const NAMES: [&str; 22] = [
     "demo",
     "log",
     "check-changes",
+    "webhooks-file",
+    "webhook-timeout",
+    "webhook-retry-after",
+    "webhook-attempts-max",
     "drain-deadline",
     "idle-document-after",
     "idle-documents-bytes-max",

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use highwater_core::limits::COMPACT_CHANGES_MIN;
 
+use crate::webhooks::WebhookConfig;
+
 /// How a server behaves. All defaults are safe; none needs to be set.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -47,6 +49,8 @@ pub struct Config {
     pub allowed_origins: AllowedOrigins,
     /// How changes are checked before they are stored.
     pub check_changes: CheckChanges,
+    /// Who is told what happens to documents.
+    pub webhooks: WebhookConfig,
 }
 
 /// Pages that may use the server. Only browsers say which page asks; whoever is not a browser is not kept out by this.
@@ -90,6 +94,7 @@ impl Default for Config {
             pages: None,
             allowed_origins: AllowedOrigins::Any,
             check_changes: CheckChanges::Index,
+            webhooks: WebhookConfig::default(),
         }
     }
 }

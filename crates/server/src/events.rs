@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::document::Command;
 use crate::http::Problem;
-use crate::hub::Hub;
+use crate::hub::{Hub, Phase};
 use crate::limits::{DOCUMENT_STREAMS_MAX, FEED_STREAMS_MAX};
 
 /// How a document is, as far as it is durable.
@@ -143,14 +143,25 @@ impl Hub {
         let entries = self.store().changed(after, limit).await?;
         let with_heads = entries.into_iter().map(|entry| async {
             // Asked after the entry was seen: what it stands for was on its way to disk, or there, when the document is asked.
-            let heads = if entry.is_deleted {
-                Ok(Vec::new())
-            } else {
-                self.told(entry.id).await.map(|told| told.heads)
+            let heads = match entry.is_deleted {
+                true => Some(Vec::new()),
+                false => self.told_or_unreadable(entry.id).await?,
             };
-            Changed { entry, heads: heads.ok() }
+            Ok(Changed { entry, heads })
         });
-        Ok(join_all(with_heads).await)
+        join_all(with_heads).await.into_iter().collect()
+    }
+
+    /// The durable heads of a document; `None` if it cannot be read, and an error if nothing can.
+    pub(crate) async fn told_or_unreadable(
+        self: &Arc<Self>,
+        id: DocumentId,
+    ) -> Result<Option<Vec<ChangeHash>>, StoreError> {
+        match self.told(id).await {
+            Ok(told) => Ok(Some(told.heads)),
+            Err(_) if *self.phase().borrow() == Phase::Serving => Ok(None),
+            Err(_) => Err(StoreError::Closed),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod extract;
 mod openapi;
 mod problem;
 mod tags;
+mod webhooks;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -27,6 +27,7 @@ use crate::limits::{
 };
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::webhooks::Webhooks;
 
 /// Opens the store; called at the start, and again after the store failed.
 pub type OpenStore = Arc<dyn Fn() -> Result<Arc<dyn Store>, StoreError> + Send + Sync>;
@@ -71,6 +72,7 @@ pub(crate) struct Hub {
     copies: Arc<Copies>,
     compactions: Compactions,
     followers: Arc<Followers>,
+    webhooks: Webhooks,
     /// Of this process alone.
     actor_seed: [u8; 32],
     connections: AtomicUsize,
@@ -111,7 +113,11 @@ pub(crate) struct Registration {
 }
 
 impl Hub {
-    pub(crate) fn new(config: Config, open_store: OpenStore) -> Result<Arc<Self>, StoreError> {
+    pub(crate) fn new(
+        config: Config,
+        open_store: OpenStore,
+        webhooks: Webhooks,
+    ) -> Result<Arc<Self>, StoreError> {
         let store = open_store()?;
         let identity = store.identity();
         let invalid = |what: &str| StoreError::Open(format!("the store's {what} is not a valid id"));
@@ -147,6 +153,7 @@ impl Hub {
             copies,
             compactions,
             followers: Arc::new(Followers::new()),
+            webhooks,
             actor_seed,
             connections: AtomicUsize::new(0),
             connection_ended: watch::Sender::new(()),
@@ -188,6 +195,10 @@ impl Hub {
     /// Everybody who is told what happens to documents.
     pub(crate) fn followers(&self) -> &Arc<Followers> {
         &self.followers
+    }
+
+    pub(crate) fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
     }
 
     /// Changes when all open documents are dropped, because the store failed or the server ends.

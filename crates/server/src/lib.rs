@@ -22,6 +22,7 @@ mod metrics;
 mod open;
 mod outbox;
 mod uploads;
+mod webhooks;
 
 use std::future::Future;
 use std::io;
@@ -35,11 +36,14 @@ use tokio::net::TcpListener;
 pub use config::{AllowedOrigins, CheckChanges, Config};
 use hub::Hub;
 pub use hub::OpenStore;
+pub use webhooks::{Secret, Webhook, WebhookConfig};
+use webhooks::{Start, Webhooks};
 
 /// A server that listens and does not serve yet.
 pub struct Server {
     hub: Arc<Hub>,
     listener: TcpListener,
+    webhooks: Vec<Start>,
     render_metrics: Option<RenderMetrics>,
     kill: Option<Kill>,
 }
@@ -65,6 +69,9 @@ pub enum ServerError {
         /// What the system says.
         error: io::Error,
     },
+    /// The webhooks cannot be told anything.
+    #[error("webhooks: {0}")]
+    Webhooks(String),
     /// Serving failed.
     #[error("cannot go on serving: {0}")]
     Serve(#[from] io::Error),
@@ -79,10 +86,16 @@ impl Server {
     /// The server counts with the `metrics` crate and installs no recorder. Whoever wants the numbers installs one before this.
     pub async fn bind(config: Config, open_store: OpenStore) -> Result<Self, ServerError> {
         let address = config.listen;
-        let hub = Hub::new(config, open_store)?;
+        if config.webhooks.hooks.len() > limits::WEBHOOKS_MAX {
+            return Err(ServerError::Webhooks(format!("more than {}", limits::WEBHOOKS_MAX)));
+        }
+        let (hooks, starts) = Webhooks::new(&config.webhooks).map_err(ServerError::Webhooks)?;
+        let hub = Hub::new(config, open_store, hooks)?;
+        // Before anybody is let in: what happens from now on is told.
+        webhooks::settle(&hub, &starts).await?;
         let listener =
             TcpListener::bind(address).await.map_err(|error| ServerError::Listen { address, error })?;
-        Ok(Self { hub, listener, render_metrics: None, kill: None })
+        Ok(Self { hub, listener, webhooks: starts, render_metrics: None, kill: None })
     }
 
     /// Answers `GET /metrics` with what `render` returns. Without this there is no such path.
@@ -106,9 +119,12 @@ impl Server {
 
     /// Serves until `shutdown` resolves, then drains within the configured deadline and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
-        let Self { hub, listener, render_metrics, kill } = self;
+        let Self { hub, listener, webhooks: starts, render_metrics, kill } = self;
         let deadline = hub.config().drain_deadline;
         let router = http::router(hub.clone(), render_metrics, kill);
+        for start in starts {
+            tokio::spawn(webhooks::run(hub.clone(), start));
+        }
         let mut accepting = tokio::spawn(accept::run(hub.clone(), listener, router));
         let accepted = tokio::select! {
             () = shutdown => None,

@@ -89,6 +89,25 @@ pub(crate) const EVENT_PATCHES_BYTES_MAX: usize = 1 << 20;
 /// How often a stream says that it is there, when there is nothing else to say.
 pub(crate) const EVENTS_KEEP_ALIVE: Duration = Duration::from_secs(10);
 
+// Webhooks.
+
+/// Documents that a webhook is told about before that is noted.
+pub(crate) const WEBHOOK_PAGE: usize = 64;
+/// Posts of one webhook that are under way at once.
+pub(crate) const WEBHOOK_POSTS_AT_ONCE: usize = 8;
+/// The longest pause between two attempts.
+pub(crate) const WEBHOOK_WAIT_MAX: Duration = Duration::from_secs(3_600);
+/// The longest pause of a webhook at which nothing arrives.
+pub(crate) const WEBHOOK_WAIT_WHOLE_MAX: Duration = Duration::from_secs(30);
+/// What is kept of a reason why a post failed.
+pub(crate) const WEBHOOK_ERROR_BYTES_MAX: usize = 500;
+/// Documents that are listed of those that a webhook could not be told about.
+pub(crate) const WEBHOOK_DEAD_LISTED_MAX: usize = 1_000;
+/// How long whoever asks a webhook to try again waits for the posts that are under way.
+pub(crate) const WEBHOOK_RETRY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Webhooks of one server.
+pub(crate) const WEBHOOKS_MAX: usize = 32;
+
 // Shutdown.
 
 /// A socket from which nothing came for so long is taken as read empty.
@@ -138,6 +157,7 @@ const _: () = {
     // Less is refused by the HTTP library.
     assert!(REQUEST_HEAD_BYTES_MAX >= 8192);
     assert!(2 * EVENTS_KEEP_ALIVE.as_millis() < ANSWER_TIMEOUT.as_millis());
+    assert!(WEBHOOK_RETRY_TIMEOUT.as_millis() < ANSWER_TIMEOUT.as_millis());
     assert!(PROBE_TIMEOUT.as_millis() < ANSWER_TIMEOUT.as_millis());
     assert!(DRAIN_QUIET.as_millis() < DRAIN_READ_MAX.as_millis());
     assert!(RETRY_AFTER_MIN.as_millis() < RETRY_AFTER_MAX.as_millis());

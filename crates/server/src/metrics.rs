@@ -21,6 +21,13 @@ pub(crate) enum Ended {
     Broken,
 }
 
+/// What becomes of what webhooks are told.
+pub(crate) struct WebhookMetrics {
+    pub(crate) delivered: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) dead: Counter,
+}
+
 /// The handles of one server.
 pub(crate) struct Metrics {
     pub(crate) sockets: Gauge,
@@ -35,6 +42,7 @@ pub(crate) struct Metrics {
     pub(crate) documents_open: Gauge,
     pub(crate) documents_unreadable: Counter,
     pub(crate) documents_deleted: Counter,
+    pub(crate) webhooks: WebhookMetrics,
     pub(crate) changes_received: Counter,
     pub(crate) changes_refused: Counter,
     pub(crate) append_seconds: Histogram,
@@ -114,6 +122,20 @@ impl Metrics {
                 "highwater_documents_unreadable_total",
                 "Attempts to open a document that could not be read",
             ),
+            webhooks: WebhookMetrics {
+                delivered: described_counter(
+                    "highwater_webhook_posts_delivered_total",
+                    "Posts that arrived at receivers",
+                ),
+                failed: described_counter(
+                    "highwater_webhook_posts_failed_total",
+                    "Posts that did not arrive, or were not taken",
+                ),
+                dead: described_counter(
+                    "highwater_webhook_documents_dead_total",
+                    "Documents of which a receiver could not be told, and is not told again before somebody says so",
+                ),
+            },
             documents_deleted: described_counter(
                 "highwater_documents_deleted_total",
                 "Documents that were deleted",

@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Settings;
 use super::value::{count, duration, origins, show_duration, show_size, size, switch};
+use super::webhooks;
 
 /// One setting.
 pub(super) struct Setting {
@@ -137,6 +138,50 @@ pub(super) const SETTINGS: &[Setting] = &[
             CheckChanges::Index => "index".to_owned(),
             CheckChanges::Full => "full".to_owned(),
         },
+    },
+    Setting {
+        name: "webhooks-file",
+        value_name: "FILE",
+        help: "A TOML file with those who are told what happens to documents: for each a part that begins with [[webhook]] and has name, url (http or https), and secret \
+               (whsec_ and 24 to 64 bytes in base64). Posts are signed as Standard Webhooks has it",
+        set: |s, text| {
+            let file = (!text.is_empty()).then(|| std::path::PathBuf::from(text));
+            s.config.webhooks.hooks = file.as_deref().map_or(Ok(Vec::new()), webhooks::read)?;
+            s.webhooks_file = file;
+            Ok(())
+        },
+        get: |s| s.webhooks_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
+    },
+    Setting {
+        name: "webhook-timeout",
+        value_name: "DURATION",
+        help: "How long a webhook may take to answer a post",
+        set: |s, text| {
+            s.config.webhooks.timeout = duration(text)?;
+            Ok(())
+        },
+        get: |s| show_duration(s.config.webhooks.timeout),
+    },
+    Setting {
+        name: "webhook-retry-after",
+        value_name: "DURATION",
+        help: "How long after a first failure a webhook is told again. It doubles with each failure, up to an hour, less a random part of up to a half",
+        set: |s, text| {
+            s.config.webhooks.retry_after = duration(text)?;
+            Ok(())
+        },
+        get: |s| show_duration(s.config.webhooks.retry_after),
+    },
+    Setting {
+        name: "webhook-attempts-max",
+        value_name: "NUMBER",
+        help: "After how many failures in a row a webhook is not told of a document any more, until the document changes or `highwater webhooks retry` says so",
+        set: |s, text| {
+            let expected = || "expected a number of at least 1".to_owned();
+            s.config.webhooks.attempts_max = u32::try_from(count(text)?).map_err(|_| expected())?;
+            Ok(())
+        },
+        get: |s| s.config.webhooks.attempts_max.to_string(),
     },
     Setting {
         name: "drain-deadline",

@@ -17,6 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::docs;
 use super::problem::{Limit, ProblemBody};
+use super::webhooks;
 use crate::hub::Hub;
 
 /// What all of it is.
@@ -28,6 +29,7 @@ use crate::hub::Hub;
         (name = "documents", description = "Documents and what they hold"),
         (name = "changes", description = "The changes that documents are made of"),
         (name = "events", description = "What changes, as it does"),
+        (name = "webhooks", description = "Who is told elsewhere"),
     ),
 )]
 struct Api;
@@ -123,7 +125,7 @@ pub(super) struct EditProblems;
 const READ_PROBLEMS: [(u16, &str); 8] = [
     (400, "`invalid`: a part of the path or the query is not what it should be."),
     (403, "`origin`: the page's origin is not among `allowed-origins`."),
-    (404, "`no_such_document`, `no_such_change`: it is not there, or not yet."),
+    (404, "`no_such_document`, `no_such_change`, `no_such_webhook`: it is not there, or not yet."),
     (406, "`not_acceptable`: the client takes nothing that it could be answered with."),
     (410, "`deleted`: the document was deleted."),
     (422, "`too_deep`: nested so deep that it can be had as a file only."),
@@ -204,7 +206,7 @@ fn described(problems: &[(u16, &str)]) -> Responses {
 
 /// The documents' routes, their description at `/v1/openapi.json`, and a page for people at `/v1/api`.
 pub(super) fn routes() -> Router<Arc<Hub>> {
-    let api = OpenApiRouter::with_openapi(Api::openapi()).merge(docs::routes());
+    let api = OpenApiRouter::with_openapi(Api::openapi()).merge(docs::routes()).merge(webhooks::routes());
     let (router, description) = api.split_for_parts();
     let description = serde_json::to_value(description).unwrap_or_default();
     let page = Bytes::from(page::of(&description));

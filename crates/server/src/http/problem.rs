@@ -69,6 +69,9 @@ pub(crate) enum Problem {
     /// As many streams of events as may be are open.
     #[error("too many streams of events are open")]
     TooManyStreams,
+    /// There is no webhook of this name.
+    #[error("there is no such webhook")]
+    NoSuchWebhook,
     /// The document was deleted.
     #[error("the document was deleted")]
     Deleted,
@@ -150,9 +153,11 @@ impl Problem {
     fn status(&self) -> StatusCode {
         match self {
             Self::Invalid { .. } | Self::Chunk(_) => StatusCode::BAD_REQUEST,
-            Self::NoSuchRoute(_) | Self::NoSuchChange | Self::NoSuchDocument | Self::UnknownHeads(_) => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NoSuchRoute(_)
+            | Self::NoSuchWebhook
+            | Self::NoSuchChange
+            | Self::NoSuchDocument
+            | Self::UnknownHeads(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::Exists => StatusCode::CONFLICT,
@@ -188,6 +193,7 @@ impl Problem {
             Self::MediaType { .. } => "unsupported_media_type",
             Self::Exists => "exists",
             Self::Deleted => "deleted",
+            Self::NoSuchWebhook => "no_such_webhook",
             Self::TooManyStreams => "too_many_streams",
             Self::PreconditionFailed { .. } => "precondition_failed",
             Self::KeyReused => "idempotency_key_reused",
