@@ -7,7 +7,7 @@ use automerge::{ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, hydrate};
 
 use super::align::{Block, Budget, Ids, blocks, hunks, text_hunks};
 use super::sketch::{Sketch, Step, count, pair, scalar_is, write_class};
-use super::{EditError, EditReason, Fault};
+use super::{EditError, EditReason, Fault, UNDO_BYTES_MAX, UNDO_OPS_MAX};
 use crate::json::{Found, Reader, Value};
 use crate::limits::{DIFF_STEPS_MAX, EDIT_BYTES_MAX, EDIT_OPS_MAX};
 
@@ -16,11 +16,13 @@ pub(super) struct Editor<'t, 'd> {
     transaction: &'t mut Transaction<'d>,
     budget: Budget,
     bytes: usize,
+    can_undo: bool,
 }
 
 impl<'t, 'd> Editor<'t, 'd> {
-    pub(super) fn new(transaction: &'t mut Transaction<'d>) -> Self {
-        Self { transaction, budget: Budget(DIFF_STEPS_MAX), bytes: 0 }
+    /// `can_undo` says that what is done is undone if it fails, so that it must not get large.
+    pub(super) fn new(transaction: &'t mut Transaction<'d>, can_undo: bool) -> Self {
+        Self { transaction, budget: Budget(DIFF_STEPS_MAX), bytes: 0, can_undo }
     }
 
     pub(super) fn reader(&self) -> Reader<'_, Transaction<'d>> {
@@ -32,14 +34,18 @@ impl<'t, 'd> Editor<'t, 'd> {
     }
 
     /// Counts what is going to be done against the limits.
-    fn charge(&mut self, ops: usize, bytes: usize) -> Result<(), EditError> {
+    fn charge(&mut self, ops: usize, bytes: usize) -> Result<(), Fault> {
+        let ops = self.transaction.pending_ops().saturating_add(ops);
         self.bytes = self.bytes.saturating_add(bytes);
-        let too_large = |what, max| Err(EditError::whole(EditReason::TooLarge { what, max }));
-        if self.transaction.pending_ops().saturating_add(ops) > EDIT_OPS_MAX {
+        let too_large = |what, max| Err(EditError::whole(EditReason::TooLarge { what, max }).into());
+        if ops > EDIT_OPS_MAX {
             return too_large("operations in one edit", EDIT_OPS_MAX);
         }
         if self.bytes > EDIT_BYTES_MAX {
             return too_large("bytes put in by one edit", EDIT_BYTES_MAX);
+        }
+        if self.can_undo && (ops > UNDO_OPS_MAX || self.bytes > UNDO_BYTES_MAX) {
+            return Err(Fault::Large);
         }
         Ok(())
     }

@@ -156,7 +156,11 @@ fn what_was_read_makes_the_same_document_anew() {
 fn values_that_are_none_are_told() {
     for (value, pointer, detail) in [
         (json!({ "a": { "$counter": 1.5 } }), "/a/$counter", "the value is not an integer of 64 bits"),
-        (json!({ "a": [0, { "$bytes": "!" }] }), "/a/1/$bytes", "the value is no Base64: Invalid symbol 33, offset 0."),
+        (
+            json!({ "a": [0, { "$bytes": "!" }] }),
+            "/a/1/$bytes",
+            "the value is no Base64: Invalid symbol 33, offset 0.",
+        ),
         (json!({ "a": { "$bytes": 1 } }), "/a/$bytes", "the value is not a string"),
         (json!({ "a": { "$float": "1" } }), "/a/$float", "the value is none of NaN, Infinity, -Infinity"),
         (json!({ "a/b": { "$string": 1 } }), "/a~1b/$string", "the value is not a string"),
@@ -196,10 +200,14 @@ fn operations_that_are_none_are_told() {
         (json!({ "op": "move", "path": "/a" }), "\"from\" is not a string"),
         (json!({ "op": "splice", "path": "/a" }), "\"index\" is missing"),
         (json!({ "op": "splice", "path": "/a", "index": -1 }), "\"index\" is not a whole number from 0"),
-        (json!({ "op": "splice", "path": "/a", "index": 0, "insert": 1 }), "\"insert\" is neither a string nor an array"),
+        (
+            json!({ "op": "splice", "path": "/a", "index": 0, "insert": 1 }),
+            "\"insert\" is neither a string nor an array",
+        ),
         (json!({ "op": "increment", "path": "/a", "by": 0.5 }), "\"by\" is not an integer of 64 bits"),
     ] {
-        let error = Edit::json_patch(json!([{ "op": "remove", "path": "" }, operation]).to_string().as_bytes());
+        let error =
+            Edit::json_patch(json!([{ "op": "remove", "path": "" }, operation]).to_string().as_bytes());
         let error = error.unwrap_err();
         assert_eq!(error.operation, Some(1), "{operation}");
         assert_eq!(error.reason, EditReason::Invalid(detail.to_owned()), "{operation}");
@@ -235,11 +243,7 @@ fn errors_of_operations_say_where() {
         ),
         (json!({ "op": "test", "path": "/x", "value": 1 }), "/x", EditReason::TestFailed),
         (json!({ "op": "test", "path": "/int", "value": 1 }), "/int", EditReason::TestFailed),
-        (
-            json!({ "op": "remove", "path": "" }),
-            "",
-            EditReason::WrongType("the whole document has no place"),
-        ),
+        (json!({ "op": "remove", "path": "" }), "", EditReason::WrongType("the whole document has no place")),
         (
             json!({ "op": "add", "path": "/odd/", "value": 1 }),
             "/odd/",
@@ -377,7 +381,8 @@ fn a_scalar_string_stays_one() {
     };
     assert!(is_scalar(&document));
     // Unless it is removed before.
-    let steps = json!([{ "op": "remove", "path": "/string" }, { "op": "add", "path": "/string", "value": "text" }]);
+    let steps =
+        json!([{ "op": "remove", "path": "/string" }, { "op": "add", "path": "/string", "value": "text" }]);
     let (document, made) = edited(document, &patch(&steps));
     made.unwrap().unwrap();
     assert!(!is_scalar(&document));
@@ -491,7 +496,8 @@ fn what_clients_nest_deeper_is_not_read_and_not_in_the_way() {
     assert_eq!(document.to_json(None), Err(crate::ReadError::TooDeep));
     assert_eq!(document.conflicts(None), Err(crate::ReadError::TooDeep));
     assert_eq!(document.diff(&[], &document.heads()), Err(crate::ReadError::TooDeep));
-    let (document, made) = document.edit(&merge(&json!({ "b": 1, "a": { "a": { "b": 1 } } })), &STAMP).unwrap();
+    let (document, made) =
+        document.edit(&merge(&json!({ "b": 1, "a": { "a": { "b": 1 } } })), &STAMP).unwrap();
     made.unwrap().unwrap();
     let copied = patch(&json!([{ "op": "copy", "from": "/a", "path": "/b" }]));
     let (document, made) = document.edit(&copied, &STAMP).unwrap();
@@ -533,4 +539,16 @@ fn the_stamp_is_on_the_change() {
     assert_eq!(change.actor, "07".repeat(16));
     assert_eq!(change.deps, [changes[0].hash]);
     assert_eq!(change.bytes, made.chunk.len());
+}
+#[test]
+fn a_large_edit_that_fails_leaves_nothing() {
+    let (before, text) = (everything(), "x".repeat(UNDO_OPS_MAX));
+    for last in [json!({ "op": "test", "path": "/a", "value": 1 }), json!({ "op": "remove", "path": "/a" })] {
+        let operations = json!([{ "op": "add", "path": "/a", "value": text }, last]);
+        let (document, made) = edited(before.clone(), &patch(&operations));
+        assert_eq!(made.is_err(), last["op"] == "test");
+        let (document, made) = edited(document, &merge(&json!({ "b": 1 })));
+        made.unwrap().unwrap();
+        assert_eq!(json(&document)["b"], 1);
+    }
 }
