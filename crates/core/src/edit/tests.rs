@@ -217,6 +217,25 @@ fn operations_that_are_none_are_told() {
     assert_eq!((error.operation, error.pointer.as_str()), (Some(0), "/a~1b"));
 }
 
+/// What comes before the operation in a patch is undone, and the document is as good as before.
+fn check_error(operation: &Json, pointer: &str, reason: &EditReason) {
+    let before = json!({ "op": "add", "path": "/new", "value": { "a": ["text", 1, { "$counter": 1 }] } });
+    let edit = patch(&json!([
+        before,
+        { "op": "splice", "path": "/text", "index": 1, "delete": 2, "insert": "…" },
+        { "op": "splice", "path": "/text", "index": 1, "delete": 1, "insert": "rü" },
+        { "op": "increment", "path": "/counter", "by": 1 },
+        operation,
+    ]));
+    let (document, made) = edited(everything(), &edit);
+    let error = made.unwrap_err();
+    assert_eq!((error.operation, error.pointer.as_str()), (Some(4), pointer), "{operation}");
+    assert_eq!(error.reason, *reason, "{operation}");
+    let (document, made) = edited(document, &merge(&json!({ "text": "Grüß Gott", "counter": 9 })));
+    made.unwrap().unwrap();
+    assert_eq!(json(&document)["text"], "Grüß Gott");
+}
+
 #[test]
 fn errors_of_operations_say_where() {
     let no_such_path = || EditReason::NoSuchPath;
@@ -254,6 +273,15 @@ fn errors_of_operations_say_where() {
             "/text/0",
             EditReason::WrongType("a text has no members; splice edits what is in it"),
         ),
+    ] {
+        check_error(&operation, pointer, &reason);
+    }
+}
+
+#[test]
+fn errors_of_splices_and_increments_say_where() {
+    let beyond = |text: &str| EditReason::OutOfBounds(text.to_owned());
+    for (operation, pointer, reason) in [
         (
             json!({ "op": "splice", "path": "/text", "index": 8 }),
             "/text",
@@ -300,23 +328,7 @@ fn errors_of_operations_say_where() {
             EditReason::OutOfBounds("the counter would get too large".to_owned()),
         ),
     ] {
-        // What came before the error is undone.
-        let before = json!({ "op": "add", "path": "/new", "value": { "a": ["text", 1, { "$counter": 1 }] } });
-        let edit = patch(&json!([
-            before,
-            { "op": "splice", "path": "/text", "index": 1, "delete": 2, "insert": "…" },
-            { "op": "splice", "path": "/text", "index": 1, "delete": 1, "insert": "rü" },
-            { "op": "increment", "path": "/counter", "by": 1 },
-            operation,
-        ]));
-        let (document, made) = edited(everything(), &edit);
-        let error = made.unwrap_err();
-        assert_eq!((error.operation, error.pointer.as_str()), (Some(4), pointer), "{operation}");
-        assert_eq!(error.reason, reason, "{operation}");
-        // And the document is as good as before.
-        let (document, made) = edited(document, &merge(&json!({ "text": "Grüß Gott", "counter": 9 })));
-        made.unwrap().unwrap();
-        assert_eq!(json(&document)["text"], "Grüß Gott");
+        check_error(&operation, pointer, &reason);
     }
 }
 
@@ -517,6 +529,11 @@ fn one_edit_has_its_limits() {
     let doubling: Vec<Json> =
         (0..40).map(|n| json!({ "op": "copy", "from": "/a", "path": format!("/a/{n}") })).collect();
     let (_, made) = edited(document(&json!({ "a": { "text": "0123456789" } })), &patch(&doubling.into()));
+    let error = made.unwrap_err();
+    assert!(matches!(error.reason, EditReason::TooLarge { .. }), "{error}");
+    // And copies of what is there already take time.
+    let again = Json::Array(vec![json!({ "op": "copy", "from": "/a", "path": "/b" }); 1_000]);
+    let (_, made) = edited(document(&json!({ "a": "x".repeat(1_000) })), &patch(&again));
     let error = made.unwrap_err();
     assert!(matches!(error.reason, EditReason::TooLarge { .. }), "{error}");
     let text = "x".repeat(crate::limits::EDIT_OPS_MAX);
