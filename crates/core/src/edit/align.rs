@@ -240,7 +240,6 @@ fn shortest<T: PartialEq>(old: &[T], new: &[T], budget: &mut Budget) -> Option<V
     let mut trace: Vec<Vec<usize>> = Vec::new();
     for distance in 0..=max {
         let mut steps = 0;
-        // What is not reached from inside of both sequences is left out.
         for k in (-(distance as isize)..=distance as isize).step_by(2) {
             let at = (k + max as isize + 1) as usize;
             let down = k == -(distance as isize) || (k != distance as isize && reach[at - 1] < reach[at + 1]);
@@ -253,6 +252,10 @@ fn shortest<T: PartialEq>(old: &[T], new: &[T], budget: &mut Budget) -> Option<V
                 x += 1;
             }
             steps += 1 + x.saturating_sub(start);
+            if steps as u64 > budget.0 {
+                budget.0 = 0;
+                return None;
+            }
             reach[at] = x;
             if x >= old.len() && x as isize - k >= new.len() as isize {
                 trace.push(reach[max + 1 - distance..=max + 1 + distance].to_vec());
@@ -260,9 +263,7 @@ fn shortest<T: PartialEq>(old: &[T], new: &[T], budget: &mut Budget) -> Option<V
             }
         }
         trace.push(reach[max + 1 - distance..=max + 1 + distance].to_vec());
-        if !budget.spend(steps) {
-            return None;
-        }
+        budget.spend(steps);
     }
     None
 }

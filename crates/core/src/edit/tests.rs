@@ -569,3 +569,30 @@ fn a_large_edit_that_fails_leaves_nothing() {
         assert_eq!(json(&document)["b"], 1);
     }
 }
+
+/// How many operations it takes.
+fn ops(document: &Materialised, edit: &Edit) -> u64 {
+    let before = document.heads();
+    let (document, made) = edited(document.clone(), edit);
+    made.unwrap();
+    document.changes_meta(&before, 10, None).unwrap().iter().map(|change| change.ops).sum()
+}
+
+#[test]
+fn only_what_differs_is_edited() {
+    let item = |id: usize, done: bool| json!({ "id": id, "title": "some title", "done": done });
+    let all = |done: fn(usize) -> bool| (0..1_000).map(|id| item(id, done(id))).collect::<Vec<_>>();
+    let list = document(&json!({ "list": all(|_| false), "text": "one two three" }));
+    let set_list = |items: Vec<Json>| merge(&json!({ "list": items }));
+    assert_eq!(ops(&list, &set_list(all(|id| id % 999 == 0))), 2);
+    assert_eq!(ops(&list, &set_list(all(|_| true))), 1_000);
+    let even = || (0..500).map(|id| item(2 * id, false)).collect::<Vec<_>>();
+    assert_eq!(ops(&list, &set_list(even())), 500);
+    // Too many differ for each to be compared with each, but they say what they are about.
+    let even_and_done = (0..500).map(|id| item(2 * id, true)).collect();
+    assert_eq!(ops(&list, &set_list(even_and_done)), 1_000);
+    assert_eq!(ops(&list, &merge(&json!({ "text": "one 2 three!" }))), 3 + 1 + 1);
+    // Without anything that says so, the most alike are taken.
+    let alike = document(&json!({ "a": [{ "t": "milk", "n": 1, "x": 0 }, { "t": "eggs", "n": 1, "x": 0 }] }));
+    assert_eq!(ops(&alike, &merge(&json!({ "a": [{ "t": "eggs", "n": 2, "x": 0 }] }))), 1 + 1);
+}
