@@ -59,6 +59,8 @@ pub(crate) const INGEST_SMALL_MAX: usize = 1_024;
 pub(crate) const EDIT_BYTES_MAX: usize = 8 << 20;
 /// What such a body takes up in memory when it has been read, at most: a byte of it may become a value of so many.
 pub(crate) const EDIT_BYTES_UNFOLD: usize = 16;
+/// Longest message of an edit, in characters.
+pub(crate) const MESSAGE_CHARS_MAX: usize = 1_000;
 /// Longest `Idempotency-Key`.
 pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Heads that are written out in an ETag or in the address of a next page: such a header must fit where headers go.
@@ -116,6 +118,8 @@ pub(crate) const REOPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 const _: () = {
     assert!(FRAME_BYTES_MIN > 0);
     assert!(INGEST_BYTES_MAX <= INGEST_BYTES_TOTAL);
+    // A character may take twelve in an address.
+    assert!(MESSAGE_CHARS_MAX * 12 < REQUEST_HEAD_BYTES_MAX - 1_024);
     assert!(ETAG_HEADS_MAX * 65 < REQUEST_HEAD_BYTES_MAX / 2);
     assert!(PAGE_MAX < highwater_core::limits::CHANGES_META_MAX);
     assert!(EDIT_BYTES_MAX * EDIT_BYTES_UNFOLD <= INGEST_BYTES_TOTAL);

@@ -93,9 +93,15 @@ pub(super) async fn change(
 pub(super) struct Have {
     /// The hashes of changes, in hexadecimal.
     #[serde(deserialize_with = "change_hashes")]
-    #[schema(value_type = Vec<String>, max_items = 1000)]
+    #[schema(value_type = Vec<HashText>, max_items = 1000)]
     hashes: Vec<ChangeHash>,
 }
+
+/// The hash of a change, in hexadecimal.
+#[derive(ToSchema)]
+#[schema(pattern = "^[0-9a-f]{64}$")]
+#[allow(dead_code, reason = "describes what is read elsewhere")]
+struct HashText(String);
 
 /// Which changes are durable, and which are not.
 #[derive(Serialize, ToSchema)]

@@ -37,7 +37,10 @@ struct Api;
 #[allow(dead_code, reason = "describes what is read elsewhere")]
 pub(super) struct Id {
     /// The document's id, or its url for automerge-repo.
-    #[param(pattern = "^(automerge:)?[1-9A-HJ-NP-Za-km-z]{20,40}$")]
+    #[param(
+        pattern = "^(automerge:)?[1-9A-HJ-NP-Za-km-z]{20,40}$",
+        example = "4NMNnkMhL8jXrdJ9jamS58PAVdXu"
+    )]
     id: String,
 }
 
@@ -70,13 +73,13 @@ pub(super) struct EditHeaders {
     #[param(rename = "idempotency-key", max_length = 255, min_length = 1)]
     idempotency_key: Option<String>,
     /// An ETag: the edit is made only if the document has these heads. Or `*`: only if it exists.
-    #[param(rename = "if-match")]
+    #[param(rename = "if-match", max_length = 8000)]
     if_match: Option<String>,
     /// `*`: only if the document does not exist.
-    #[param(rename = "if-none-match")]
+    #[param(rename = "if-none-match", max_length = 8000)]
     if_none_match: Option<String>,
     /// `return=representation`: the answer is the document with the edit.
-    #[param(rename = "prefer")]
+    #[param(rename = "prefer", max_length = 1000)]
     prefer: Option<String>,
 }
 

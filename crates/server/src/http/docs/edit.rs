@@ -25,7 +25,7 @@ use super::read::{with_header, with_heads};
 use crate::document::{EditRequest, Edited, Key, Precondition, Work};
 use crate::envelope::hashes;
 use crate::hub::Hub;
-use crate::limits::{EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD, INGEST_BYTES_MAX};
+use crate::limits::{EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD, INGEST_BYTES_MAX, MESSAGE_CHARS_MAX};
 use crate::uploads;
 
 /// The change that an edit made.
@@ -65,7 +65,7 @@ pub(super) struct CreateQuery {
     #[param(pattern = "^(automerge:)?[1-9A-HJ-NP-Za-km-z]{20,40}$")]
     id: Option<String>,
     /// What the change is about, for people.
-    #[param(max_length = 4096)]
+    #[param(max_length = 1000)]
     message: Option<String>,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct CreateQuery {
 #[into_params(parameter_in = Query)]
 pub(super) struct EditQuery {
     /// What the change is about, for people.
-    #[param(max_length = 4096)]
+    #[param(max_length = 1000)]
     message: Option<String>,
 }
 
@@ -97,6 +97,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    check_message(query.message.as_deref())?;
     let chosen = query.id.as_deref().map(document_id).transpose()?;
     let kind = content_type(&headers);
     let key = idempotency_key(&headers)?;
@@ -226,6 +227,15 @@ pub(super) async fn put(
     Ok(edit_answer(status, edited))
 }
 
+/// Addresses must not get too long.
+fn check_message(message: Option<&str>) -> Result<(), Problem> {
+    if message.is_some_and(|message| message.chars().count() > MESSAGE_CHARS_MAX) {
+        let detail = format!("more than {MESSAGE_CHARS_MAX} characters");
+        return Err(Problem::Invalid { what: "message", detail });
+    }
+    Ok(())
+}
+
 /// What the head of a request asks of an edit.
 fn request(
     method: &[u8],
@@ -234,6 +244,7 @@ fn request(
     body: &Bytes,
     room: Option<OwnedSemaphorePermit>,
 ) -> Result<EditRequest, Problem> {
+    check_message(message.as_deref())?;
     let precondition = precondition(headers)?;
     let asked = format!("{precondition:?}");
     let text = message.as_deref().unwrap_or_default();

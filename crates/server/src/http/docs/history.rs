@@ -27,7 +27,7 @@ use crate::limits::{ETAG_HEADS_MAX, PAGE_BYTES_MAX};
 #[into_params(parameter_in = Query)]
 pub(super) struct ChangesQuery {
     /// Heads with commas between: only changes that they do not lead to. Without it, all.
-    #[param(max_length = 8192)]
+    #[param(max_length = 8000, pattern = "^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")]
     since: Option<String>,
     /// Only those after this one.
     #[param(pattern = "^[0-9a-f]{64}$")]

@@ -27,7 +27,7 @@ pub(super) struct ListQuery {
     #[param(pattern = "^(automerge:)?[1-9A-HJ-NP-Za-km-z]{20,40}$")]
     after: Option<String>,
     /// Only documents whose ids begin so.
-    #[param(max_length = 50)]
+    #[param(max_length = 50, pattern = "^(automerge:)?[1-9A-HJ-NP-Za-km-z]*$")]
     prefix: Option<String>,
     /// Only documents that changed after this number (`changed` of a document, or 0), in the order in which they last did; not together with `after` and `prefix`.
     #[serde(rename = "changed-since")]

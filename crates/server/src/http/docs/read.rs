@@ -31,7 +31,7 @@ const STORED_BYTES: HeaderName = HeaderName::from_static("highwater-stored-bytes
 #[into_params(parameter_in = Query)]
 pub(super) struct ReadQuery {
     /// The document as it was at these heads: hashes with commas between.
-    #[param(max_length = 8192)]
+    #[param(max_length = 8000, pattern = "^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")]
     heads: Option<String>,
     /// With all values of places that hold more than one: `{"value": …, "conflicts": {"/pointer": {"<operation>": value}}}`.
     #[serde(default)]
@@ -181,10 +181,10 @@ pub(super) async fn heads(State(hub): State<Arc<Hub>>, InPath(id): InPath) -> Re
 #[into_params(parameter_in = Query)]
 pub(super) struct DiffQuery {
     /// Heads with commas between; nothing for the beginning.
-    #[param(max_length = 8192)]
+    #[param(max_length = 8000, pattern = "^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")]
     from: String,
     /// The same; without it, the document as it is now.
-    #[param(max_length = 8192)]
+    #[param(max_length = 8000, pattern = "^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")]
     to: Option<String>,
 }
 
