@@ -59,8 +59,10 @@ pub(crate) const INGEST_SMALL_MAX: usize = 1_024;
 pub(crate) const EDIT_BYTES_MAX: usize = 8 << 20;
 /// What such a body takes up in memory when it has been read, at most: a byte of it may become a value of so many.
 pub(crate) const EDIT_BYTES_UNFOLD: usize = 16;
+/// Longest beginning of document ids to look for.
+pub(crate) const PREFIX_BYTES_MAX: usize = 50;
 /// Longest message of an edit, in characters.
-pub(crate) const MESSAGE_CHARS_MAX: usize = 1_000;
+pub(crate) const MESSAGE_CHARS_MAX: usize = 500;
 /// Longest `Idempotency-Key`.
 pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Heads that are written out in an ETag or in the address of a next page: such a header must fit where headers go.

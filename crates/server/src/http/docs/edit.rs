@@ -18,7 +18,7 @@ use super::super::extract::{
     AUTOMERGE, InPath, InQuery, JSON, content_type, document_id, fingerprint, idempotency_key,
     read_with_room, wants_representation,
 };
-use super::super::openapi::{EditHeaders, EditProblems, Id, KeyHeader};
+use super::super::openapi::{Chunks, EditHeaders, EditProblems, Id, Json as JsonForm, KeyHeader, Operation};
 use super::super::problem::{PATCH_TYPES, Problem};
 use super::super::tags::{etag, precondition};
 use super::read::{with_header, with_heads};
@@ -65,7 +65,7 @@ pub(super) struct CreateQuery {
     #[param(pattern = "^(automerge:)?[1-9A-HJ-NP-Za-km-z]{20,40}$")]
     id: Option<String>,
     /// What the change is about, for people.
-    #[param(max_length = 1000)]
+    #[param(max_length = 500)]
     message: Option<String>,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct CreateQuery {
 #[into_params(parameter_in = Query)]
 pub(super) struct EditQuery {
     /// What the change is about, for people.
-    #[param(max_length = 1000)]
+    #[param(max_length = 500)]
     message: Option<String>,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct EditQuery {
 /// From JSON (at most 8 MiB), from a document as `Automerge.save` writes it or changes one after the other (at most 32 MiB), or an empty one. With an `Idempotency-Key` and without an id, the
 /// id is made of the key.
 #[utoipa::path(post, path = "/v1/docs", tag = "documents", params(CreateQuery, KeyHeader),
-    request_body(content((serde_json::Value = "application/json"), (Vec<u8> = "application/vnd.automerge"))),
+    request_body(content((Option<JsonForm> = "application/json"), (Option<Chunks> = "application/vnd.automerge"))),
     responses(
         (status = 201, description = "It is durable.", body = CreateAnswer, headers(
             ("Location" = String, description = "Where it is."), ("ETag" = String, description = "Its heads."))),
@@ -166,8 +166,8 @@ fn random_id() -> Result<DocumentId, Problem> {
 /// for counters, or a JSON Merge Patch (RFC 7386). All of it becomes one change, or nothing. Strings are diffed into edits of texts, and lists into edits of lists, so that what people do at the same time stays.
 #[utoipa::path(patch, path = "/v1/docs/{id}", tag = "documents", params(Id, EditQuery, EditHeaders),
     request_body(content(
-        (Vec<super::super::openapi::Operation> = "application/json-patch+json"),
-        (serde_json::Value = "application/merge-patch+json"))),
+        (Vec<Operation> = "application/json-patch+json"),
+        (JsonForm = "application/merge-patch+json"))),
     responses(
         (status = 200, description = "It is durable. With `Prefer: return=representation`, the document as JSON.",
             body = EditAnswer, headers(
@@ -200,7 +200,7 @@ pub(super) async fn patch(
 ///
 /// What differs from what it is becomes one change, as small as it can be found to be. A document that does not exist is made.
 #[utoipa::path(put, path = "/v1/docs/{id}", tag = "documents", params(Id, EditQuery, EditHeaders),
-    request_body(content((serde_json::Value = "application/json"))),
+    request_body(content((JsonForm = "application/json"))),
     responses(
         (status = 200, description = "It is durable. With `Prefer: return=representation`, the document as JSON.", body = EditAnswer, headers(
             ("ETag" = String, description = "The heads of the document with the edit."))),
