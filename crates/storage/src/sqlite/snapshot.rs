@@ -195,7 +195,9 @@ impl Closed {
     ) -> rusqlite::Result<Option<Self>> {
         let row = conn
             .prepare_cached("SELECT records, changes, heads, checksum FROM closed WHERE document = ?1")?
-            .query_row([number], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?, row.get(3)?)))
+            .query_row([number], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?, row.get::<_, i64>(3)?))
+            })
             .optional()?;
         let Some((records, changes, heads, checksum)) = row else { return Ok(None) };
         // It is a help and no more: one that is damaged is as good as none.
