@@ -90,7 +90,7 @@ impl Receiver {
         }
         let is_taken = match mood {
             Mood::Takes => true,
-            Mood::Fails => self.posts.lock().unwrap().len() % 2 == 0,
+            Mood::Fails => self.posts.lock().unwrap().len().is_multiple_of(2),
             Mood::Hangs | Mood::IsDown => false,
         };
         self.posts.lock().unwrap().push(Post {

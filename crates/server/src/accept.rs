@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::activity::CountingStream;
 use crate::hub::{Hub, draining};
-use crate::limits::{ACCEPT_RETRY_AFTER, ANSWER_TIMEOUT, REQUEST_HEAD_BYTES_MAX};
+use crate::limits::{ACCEPT_RETRY_AFTER, ANSWER_TIMEOUT, CLOSE_TIMEOUT, REQUEST_HEAD_BYTES_MAX};
 
 struct Door {
     hub: Arc<Hub>,
@@ -121,12 +121,26 @@ impl Door {
         if is_given_up {
             return self.hub.metrics().sockets_given_up.increment(1);
         }
+        let _under_way = self.hub.under_way();
         // An answer that nobody reads is not waited for, nor one without an end, of which nothing goes out any more. What is wrong with a socket is of interest to nobody here.
         let mut written = activity.written();
-        while timeout(ANSWER_TIMEOUT, &mut http).await.is_err() {
-            let before = std::mem::replace(&mut written, activity.written());
-            if !activity.is_stream() || written == before {
-                return;
+        let mut is_draining = false;
+        loop {
+            tokio::select! {
+                answered = timeout(ANSWER_TIMEOUT, &mut http) => {
+                    let before = std::mem::replace(&mut written, activity.written());
+                    if answered.is_ok() || !activity.is_stream() || written == before {
+                        return;
+                    }
+                }
+                () = draining(&mut phase), if !is_draining => {
+                    is_draining = true;
+                    if activity.is_stream() {
+                        // It ends by itself, unless its reader does not read.
+                        let _ = timeout(CLOSE_TIMEOUT, &mut http).await;
+                        return;
+                    }
+                }
             }
         }
     }

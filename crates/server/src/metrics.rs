@@ -28,6 +28,25 @@ pub(crate) struct WebhookMetrics {
     pub(crate) dead: Counter,
 }
 
+impl WebhookMetrics {
+    fn new() -> Self {
+        Self {
+            delivered: described_counter(
+                "highwater_webhook_posts_delivered_total",
+                "Posts that arrived at receivers",
+            ),
+            failed: described_counter(
+                "highwater_webhook_posts_failed_total",
+                "Posts that did not arrive, or were not taken",
+            ),
+            dead: described_counter(
+                "highwater_webhook_documents_dead_total",
+                "Documents of which a receiver could not be told, and is not told again before somebody says so",
+            ),
+        }
+    }
+}
+
 /// The handles of one server.
 pub(crate) struct Metrics {
     pub(crate) sockets: Gauge,
@@ -122,20 +141,7 @@ impl Metrics {
                 "highwater_documents_unreadable_total",
                 "Attempts to open a document that could not be read",
             ),
-            webhooks: WebhookMetrics {
-                delivered: described_counter(
-                    "highwater_webhook_posts_delivered_total",
-                    "Posts that arrived at receivers",
-                ),
-                failed: described_counter(
-                    "highwater_webhook_posts_failed_total",
-                    "Posts that did not arrive, or were not taken",
-                ),
-                dead: described_counter(
-                    "highwater_webhook_documents_dead_total",
-                    "Documents of which a receiver could not be told, and is not told again before somebody says so",
-                ),
-            },
+            webhooks: WebhookMetrics::new(),
             documents_deleted: described_counter(
                 "highwater_documents_deleted_total",
                 "Documents that were deleted",

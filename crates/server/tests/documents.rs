@@ -186,13 +186,16 @@ async fn documents_are_made_of_files_or_of_nothing_and_only_once() {
     server.stopped().await.unwrap();
 }
 
+/// A request, and the status and code of its answer.
+type Wrong<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
 #[tokio::test]
 async fn all_that_is_wrong_with_a_request_is_said_in_one_form() {
     let server = memory_server().await;
     let id = document(1);
     let (there, missing) = (path(id), path(document(2)));
     server.put(id, json!({ "n": 1, "text": "abc" })).await.ok(201);
-    let cases: [(&str, &str, &[(&str, &str)], &str, u16, &str); 30] = [
+    let cases: [Wrong; 30] = [
         ("GET", "/v1/docs/nonsense", &[], "", 400, "invalid"),
         ("GET", "/v1/docs/%ff", &[], "", 400, "invalid"),
         ("GET", &missing, &[], "", 404, "no_such_document"),
@@ -566,6 +569,70 @@ async fn edits_of_a_long_history_stand_on_a_copy_that_is_kept() {
     let server = TestServer::start(config(), always(store)).await;
     server.patch(id, &[], json!([{ "op": "add", "path": "/last", "value": 1 }])).await.ok(200);
     assert_eq!(server.value(id).await, json!({ "n": 59, "edits": 59, "last": 1 }));
+    server.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_body_need_not_say_how_large_it_is_unless_it_is_large() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = memory_server().await;
+    let id = document(1);
+    for (bytes, status) in [(1_000, "201"), (2 << 20, "413")] {
+        let body = json!({ "text": "x".repeat(bytes) }).to_string();
+        let head = format!(
+            "PUT {} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+            path(id)
+        );
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A server that has read enough may close before it has read all.
+        let _ = stream.write_all(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = patiently(stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) || status == "413" && answer.is_empty(),
+            "{answer}"
+        );
+    }
+    server.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_edit_that_is_under_way_when_the_server_stops_is_answered() {
+    let store = FaultyStore::new(Pace::Immediate);
+    let mut server = server_on(&store).await;
+    let id = document(1);
+    server.put(id, json!({ "n": 0 })).await.ok(201);
+    store.set_pace(Pace::Manual);
+    let stop = server.stopper();
+    let mut edit = Box::pin(server.patch(id, &[], json!([{ "op": "replace", "path": "/n", "value": 1 }])));
+    tokio::select! {
+        answer = &mut edit => panic!("{answer:?}"),
+        () = in_flight(&store) => {}
+    }
+    drop(stop);
+    store.set_pace(Pace::Immediate);
+    store.step_all();
+    edit.await.ok(200);
+    server.stopped().await.unwrap();
+    assert_eq!(store.durable(id).unwrap().changes.len(), 2);
+}
+
+#[tokio::test]
+async fn edits_pass_the_full_check() {
+    let config = Config { check_changes: highwater_server::CheckChanges::Full, ..config() };
+    let server = TestServer::start(config, always(Arc::new(MemoryStore::new()))).await;
+    let id = document(1);
+    server.put(id, json!({ "text": "abc" })).await.ok(201);
+    for n in 0..5 {
+        server
+            .patch(id, &[("idempotency-key", "same")], json!([{ "op": "add", "path": "/n", "value": 0 }]))
+            .await
+            .ok(200);
+        server.put(id, json!({ "text": "abc", "m": n })).await.ok(200);
+    }
+    assert_eq!(server.value(id).await, json!({ "text": "abc", "m": 4 }));
     server.stopped().await.unwrap();
 }
 
