@@ -44,7 +44,7 @@ impl Drop for Inner {
 }
 
 impl Client {
-    /// A client of the server at this url (`ws://host:port`), without an outbox. Must be called within a tokio runtime.
+    /// A client of the server at this url (`ws://host:port` or `wss://host`), without an outbox. Must be called within a tokio runtime.
     ///
     /// Does not wait for the connection: documents can be made and changed at once, and [`open`](Self::open) waits for its document.
     pub async fn connect(url: impl Into<String>) -> Result<Self, ConnectError> {
@@ -347,9 +347,9 @@ fn check(url: &str) -> Result<(), ConnectError> {
         Err(error) => return refuse(&format!("{error}")),
     };
     match uri.scheme_str() {
-        Some("ws") if uri.host().is_some() => Ok(()),
-        Some("wss") => refuse("this build has no TLS; put a proxy in front, or connect with ws://"),
-        _ => refuse("expected ws://host:port"),
+        Some("wss") if !cfg!(feature = "tls") => refuse("this build has no TLS; turn on the feature `tls`"),
+        Some("ws" | "wss") if uri.host().is_some() => Ok(()),
+        _ => refuse("expected ws://host:port or wss://host"),
     }
 }
 

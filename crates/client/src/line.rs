@@ -59,6 +59,8 @@ pub(crate) struct WebSockets;
 impl Dial for WebSockets {
     fn dial(&self, url: String) -> BoxFuture<'static, Result<Line, Closed>> {
         Box::pin(async move {
+            #[cfg(feature = "tls")]
+            choose_cryptography();
             let mut config = WebSocketConfig::default();
             config.max_message_size = Some(FRAME_BYTES_MAX);
             config.max_frame_size = Some(FRAME_BYTES_MAX);
@@ -66,6 +68,15 @@ impl Dial for WebSockets {
             let (socket, _) = connected.map_err(|error| closed(&error))?;
             Ok(spawn(socket))
         })
+    }
+}
+
+/// An application may have several providers built in; then none is the default, unless it says so, and TLS would panic.
+#[cfg(feature = "tls")]
+fn choose_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // If another thread was faster, its choice is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 

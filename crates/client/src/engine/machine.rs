@@ -102,6 +102,7 @@ impl Machine {
 
     /// The socket has ended, or could not be opened.
     pub(crate) fn handle_closed(&mut self, now: Millis, code: u16, reason: &str) {
+        tracing::info!(code, reason, "there is no connection any more");
         self.link.closed(now, code, reason);
         self.follow_link();
     }

@@ -77,6 +77,7 @@ fn it_is_right_while_somebody_else_edits_without_pause() {
         };
         tokio::join!(others, own);
         client.flush(SECOND).await.unwrap();
+        pass(100).await;
         assert_eq!(get(&document, "other"), Some(1999));
     });
 }
