@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn create(client: &Client) -> Result<Document, Box<dyn Error>> {
     let document = client.create()?;
-    document.change(|tx| tx.put_object(ROOT, "note", ObjType::Text))?;
+    document.change(|tx| tx.put_object(ROOT, "text", ObjType::Text))?;
     Ok(document)
 }
 
@@ -66,7 +66,7 @@ fn add(document: &Document, line: &str) -> Result<(), Box<dyn Error>> {
     document.change(|tx| {
         let note = match note(tx)? {
             Some(note) => note,
-            None => tx.put_object(ROOT, "note", ObjType::Text)?,
+            None => tx.put_object(ROOT, "text", ObjType::Text)?,
         };
         tx.splice_text(&note, tx.length(&note), 0, &format!("{line}\n"))
     })?;
@@ -93,7 +93,7 @@ fn say(status: &SaveStatus) {
 }
 
 fn note(doc: &impl ReadDoc) -> Result<Option<ObjId>, AutomergeError> {
-    let found = doc.get(ROOT, "note")?;
+    let found = doc.get(ROOT, "text")?;
     Ok(found.filter(|(value, _)| value.is_object()).map(|(_, object)| object))
 }
 

@@ -26,6 +26,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Runs a test under a clock that goes on by itself whenever nobody has anything to do.
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    // By that clock, which costs nothing: a test that waits for what never comes fails.
+    let test = async { tokio::time::timeout(48 * 3600 * SECOND, test).await.expect("an end") };
     runtime.expect("a runtime").block_on(test)
 }
 
@@ -66,9 +68,12 @@ fn set_refused(document: &Document, key: &str) -> ChangeHash {
 /// An outbox in memory, which outlives its clients.
 #[derive(Clone, Default)]
 struct MemoryOutbox {
-    kept: Arc<Mutex<BTreeMap<(DocumentId, ChangeHash), (u64, OutboxChange)>>>,
+    kept: Arc<Mutex<Kept>>,
     how: Arc<Mutex<How>>,
 }
+
+/// With the order in which they were put.
+type Kept = BTreeMap<(DocumentId, ChangeHash), (u64, OutboxChange)>;
 
 /// How a store behaves.
 #[derive(Clone, Copy, Default)]

@@ -329,6 +329,16 @@ mod tests {
     }
 
     #[test]
+    fn a_server_below_the_client_is_found_and_its_outbox_may_be_a_database() {
+        let found = problems(&[
+            (CLIENT, "MIT", None, &["highwater-storage", "rusqlite"]),
+            ("highwater-storage", "MIT", None, &[]),
+            ("rusqlite", "MIT", Some(REGISTRY), &[]),
+        ]);
+        assert_eq!(found, ["highwater-storage is in its dependency tree, by way of highwater-client"]);
+    }
+
+    #[test]
     fn each_rule_about_dependencies_finds_its_breach() {
         let found = problems(&[
             (CORE, "MIT", None, &["rand"]),

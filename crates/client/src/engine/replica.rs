@@ -303,10 +303,13 @@ impl Replica {
             return;
         }
         let here: Vec<ChangeHash> = durable.iter().filter(|hash| self.has(hash)).copied().collect();
-        let uncovered: HashSet<ChangeHash> = self.since(&here).into_iter().collect();
-        let is_covered = |hash: &ChangeHash| {
-            durable.contains(hash) || (!here.is_empty() && self.has(hash) && !uncovered.contains(hash))
+        // Without any, "not below them" would be the whole document.
+        let uncovered: Option<HashSet<ChangeHash>> =
+            (!here.is_empty()).then(|| self.since(&here).into_iter().collect());
+        let is_below = |hash: &ChangeHash| {
+            uncovered.as_ref().is_some_and(|uncovered| self.has(hash) && !uncovered.contains(hash))
         };
+        let is_covered = |hash: &ChangeHash| durable.contains(hash) || is_below(hash);
         let covered: Vec<ChangeHash> = self.pending().into_iter().filter(|hash| is_covered(hash)).collect();
         for hash in covered {
             if let Some(owed) = self.ledger.remove(&hash) {

@@ -384,8 +384,8 @@ impl Line {
         state.sockets.insert(number, accepted);
         let (events, incoming) = mpsc::channel(1);
         let (outgoing, sent) = mpsc::channel(1);
-        tokio::spawn(self.clone().to_client(number, to_deliver, events));
-        tokio::spawn(self.clone().to_server(number, sent, deliver));
+        tokio::spawn(self.clone().carry_back(number, to_deliver, events));
+        tokio::spawn(self.clone().carry_there(number, sent, deliver));
         Ok(Socket { incoming, outgoing })
     }
 
@@ -393,7 +393,7 @@ impl Line {
         self.server.lock().sockets.contains_key(&number)
     }
 
-    async fn to_client(
+    async fn carry_back(
         self,
         number: usize,
         mut to_deliver: mpsc::UnboundedReceiver<(Instant, Event)>,
@@ -420,7 +420,7 @@ impl Line {
         self.server.lock().sockets.remove(&number);
     }
 
-    async fn to_server(self, number: usize, mut sent: mpsc::Receiver<Out>, deliver: Deliver) {
+    async fn carry_there(self, number: usize, mut sent: mpsc::Receiver<Out>, deliver: Deliver) {
         let (under_way, mut arriving) = mpsc::unbounded_channel();
         let take = async {
             while let Some(out) = sent.recv().await {

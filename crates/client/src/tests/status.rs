@@ -135,13 +135,18 @@ fn what_a_server_lost_from_its_storage_is_owed_again() {
             state.commit_ms = 300;
         }
         pass(10).await;
+        let third = set(&document, "n", 3);
         server.start();
-        assert!(client.connected(60 * SECOND).await);
         // Its first words are from before it gets the change again.
-        let told = client.save_status_changed(&document.save_status()).await;
-        assert_eq!((told.state, told.unsaved_changes), (SaveState::Saving, 1));
+        let mut status = client.save_status();
+        while status.unsaved_changes < 2 {
+            status = client.save_status_changed(&status).await;
+        }
+        assert_eq!(status.state, SaveState::Saving);
+        let error = client.flush(Duration::from_millis(1)).await.unwrap_err();
+        assert_eq!(error.documents[0].hashes, [second, third], "in causal order");
         client.flush(60 * SECOND).await.unwrap();
-        assert!(server.has(document.id(), first) && server.has(document.id(), second));
+        assert!([first, second, third].iter().all(|hash| server.has(document.id(), *hash)));
         assert_eq!(document.save_status().state, SaveState::Saved);
     });
 }
