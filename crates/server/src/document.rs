@@ -3,7 +3,7 @@
 //! All that happens to a document goes through its mailbox, and all that it wants goes out as effects of the core's
 //! [`Document`]. There are no locks here: the task is the only one that touches it.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -491,8 +491,8 @@ impl Task {
         while let Some(Ingesting { hashes, rejected, answer, .. }) = self.ingesting.pop_front_if(is_over) {
             let (durable, rest): (Vec<_>, Vec<_>) =
                 hashes.into_iter().partition(|hash| self.document.contains(hash));
-            let is_rejected = |hash: &ChangeHash| rejected.iter().any(|rejection| rejection.hash == *hash);
-            let pending = rest.into_iter().filter(|hash| !is_rejected(hash)).collect();
+            let refused: HashSet<ChangeHash> = rejected.iter().map(|rejection| rejection.hash).collect();
+            let pending = rest.into_iter().filter(|hash| !refused.contains(hash)).collect();
             let _ = answer.send(Ok(Ingested { durable, pending, rejected }));
         }
     }

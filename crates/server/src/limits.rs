@@ -51,6 +51,10 @@ pub(crate) const INGEST_BYTES_MAX: usize = 32 << 20;
 pub(crate) const INGEST_BYTES_TOTAL: usize = 128 << 20;
 /// In what steps that is counted.
 pub(crate) const INGEST_PLACE_BYTES: usize = 4 << 10;
+/// Bodies up to this size have places of their own: the last words of pages that are being closed must not wait behind slow uploads.
+pub(crate) const INGEST_SMALL_BYTES: usize = 64 << 10;
+/// How many such bodies there may be at once; further ones wait.
+pub(crate) const INGEST_SMALL_MAX: usize = 1_024;
 /// Largest question whether changes are durable.
 pub(crate) const HAVE_BYTES_MAX: usize = 128 << 10;
 
