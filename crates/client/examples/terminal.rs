@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().unwrap_or_else(|| "ws://127.0.0.1:3030".to_owned());
-    let id = arguments.next();
+    let id = arguments.next().filter(|id| !id.is_empty());
     let outbox = arguments.next().unwrap_or_else(|| "note-outbox.db".to_owned());
     let client = Client::builder(url).outbox(outbox).connect().await?;
     let document = match id {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{AutomergeError, ROOT, ReadDoc};
 use common::*;
-use highwater_client::{SaveState, UnsavedReason};
+use highwater_client::{ChangeError, SaveState, UnsavedReason};
 use highwater_storage::{FaultyStore, MemoryStore, Pace};
 
 async fn memory_server() -> TestServer {
@@ -203,4 +203,39 @@ async fn a_long_document_goes_up_and_comes_down() {
     assert_eq!(found.save_status().state, SaveState::Saved);
     set(&found, "n", 1);
     two.close(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_threads_change_while_the_client_is_closed_is_saved_or_refused() {
+    let server = memory_server().await;
+    for _ in 0..5 {
+        let one = client(server.url()).await;
+        let document = one.create().unwrap();
+        let threads: Vec<_> = (0..3)
+            .map(|who| {
+                let document = document.clone();
+                std::thread::spawn(move || {
+                    let mut made = Vec::new();
+                    for n in 0..300 {
+                        match document.change(|tx| tx.put(ROOT, format!("{who}"), n)) {
+                            Ok(hash) => made.extend(hash),
+                            Err(ChangeError::Closed) => break,
+                            Err(error) => panic!("{error}"),
+                        }
+                        // Now and then everything is saved for a moment, and the close succeeds.
+                        std::thread::sleep(Duration::from_micros(n as u64 * 20));
+                    }
+                    made
+                })
+            })
+            .collect();
+        one.close(PATIENCE).await.unwrap();
+        let join = || threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>();
+        let made = tokio::task::block_in_place(join);
+        let found = client(server.url()).await.open(document.id()).await;
+        for hash in made {
+            let found = found.as_ref().unwrap();
+            assert_eq!(found.is_saved(hash).await, Ok(true));
+        }
+    }
 }

@@ -152,11 +152,7 @@ fn more_is_not_changed_than_may_wait_for_the_server() {
         let (client, line) = client(&server).await;
         line.cut();
         let document = client.create().unwrap();
-        let mut random = Random::new(5);
-        let mut put = || {
-            let noise: Vec<u8> = (0..16 << 20).map(|_| random.below(256) as u8).collect();
-            document.change(|tx| tx.put(ROOT, "noise", noise))
-        };
+        let put = || document.change(|tx| tx.put(ROOT, "bytes", vec![7; 16 << 20]));
         for _ in 0..4 {
             put().unwrap();
         }
