@@ -143,6 +143,10 @@ impl Replica {
         self.sync = stock::State::new();
         self.server_heads = None;
         self.is_unchecked = true;
+        if self.presence == Presence::Unavailable {
+            // It may be there by now.
+            self.presence = Presence::Unknown;
+        }
     }
 
     /// It is another server: what was durable must be confirmed again.

@@ -152,7 +152,12 @@ fn more_is_not_changed_than_may_wait_for_the_server() {
         let (client, line) = client(&server).await;
         line.cut();
         let document = client.create().unwrap();
-        let put = || document.change(|tx| tx.put(ROOT, "bytes", vec![7; 16 << 20]));
+        let mut random = Random::new(5);
+        let mut put = || {
+            // That cannot be compressed.
+            let noise: Vec<u8> = (0..2 << 20).flat_map(|_| random.below(u64::MAX).to_le_bytes()).collect();
+            document.change(|tx| tx.put(ROOT, "noise", noise))
+        };
         for _ in 0..4 {
             put().unwrap();
         }

@@ -234,6 +234,17 @@ fn a_document_that_the_server_does_not_have_is_not_opened() {
         server.edit(id, 3);
         assert_eq!(watch.changed().await.unwrap(), waiting.heads());
         assert_eq!(get(&waiting, "other"), Some(3));
+        // Also after a connection on which it was not there.
+        let late = DocumentId::from_bytes([7; 16]);
+        let waiting = client.document(late).unwrap();
+        pass(100).await;
+        assert_eq!(client.open(late).await.unwrap_err(), OpenError::Unavailable(late));
+        line.cut();
+        server.edit(late, 4);
+        line.mend();
+        pass(25_000).await;
+        assert_eq!(get(&client.open(late).await.unwrap(), "other"), Some(4));
+        assert_eq!(get(&waiting, "other"), Some(4));
         line.cut();
         assert_eq!(
             client.open(DocumentId::from_bytes([8; 16])).await.unwrap_err(),
