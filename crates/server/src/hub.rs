@@ -8,7 +8,7 @@ use std::time::Duration;
 use highwater_core::change::Change;
 use highwater_core::document::ConnectionId;
 use highwater_core::{ChangeHash, CloseReason, DocumentId, Materialised, PeerId, StorageId};
-use highwater_storage::{Found, Store, StoreError};
+use highwater_storage::{Found, ListDocuments, Store, StoreError};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
@@ -21,8 +21,8 @@ use crate::document::{
 use crate::http::Problem;
 use crate::idle::Idle;
 use crate::limits::{
-    INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, INGEST_SMALL_BYTES, INGEST_SMALL_MAX, REOPEN_WAIT_MAX,
-    REOPEN_WAIT_MIN,
+    DRAIN_REQUESTS_MAX, INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, INGEST_SMALL_BYTES, INGEST_SMALL_MAX,
+    REOPEN_WAIT_MAX, REOPEN_WAIT_MIN,
 };
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -74,6 +74,8 @@ pub(crate) struct Hub {
     connections: AtomicUsize,
     /// Changes whenever a connection ends.
     connection_ended: watch::Sender<()>,
+    /// How many requests are being answered.
+    requests: watch::Sender<usize>,
 }
 
 struct Tables {
@@ -99,6 +101,15 @@ struct Connected {
     documents: usize,
     /// It was closed to make room: its documents are let go of in a moment.
     is_leaving: bool,
+}
+
+/// A request that is being answered, until this is dropped. A shutdown waits for it.
+pub(crate) struct UnderWay(Arc<Hub>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.requests.send_modify(|requests| *requests -= 1);
+    }
 }
 
 /// A connection that was let in; leaving it drops what the hub knows of it.
@@ -147,6 +158,7 @@ impl Hub {
             actor_seed,
             connections: AtomicUsize::new(0),
             connection_ended: watch::Sender::new(()),
+            requests: watch::Sender::new(0),
         }))
     }
 
@@ -263,8 +275,26 @@ impl Hub {
         self.tables().documents.get(&id).map(|open| open.handle.clone())
     }
 
-    /// Which of these changes are durable and part of a document. One look-up each, and the document is opened only if what is stored beside it cannot tell.
+    /// Which of these changes are durable and part of a document, unless that was deleted. One look-up each, and the document is opened only if what is stored beside it cannot tell.
     pub(crate) async fn contains(
+        self: &Arc<Self>,
+        id: DocumentId,
+        hashes: Vec<ChangeHash>,
+    ) -> Result<Vec<bool>, Problem> {
+        let found = self.look_for(id, hashes).await?;
+        if !found.contains(&true) && self.is_deleted(id).await? {
+            return Err(Problem::Deleted);
+        }
+        Ok(found)
+    }
+
+    /// Whether a document was deleted, durably.
+    async fn is_deleted(&self, id: DocumentId) -> Result<bool, StoreError> {
+        let query = ListDocuments { after: None, ranges: vec![id..=id], limit: 1 };
+        Ok(self.store().documents(query).await?.iter().any(|entry| entry.is_deleted))
+    }
+
+    async fn look_for(
         self: &Arc<Self>,
         id: DocumentId,
         hashes: Vec<ChangeHash>,
@@ -300,7 +330,8 @@ impl Hub {
         let ingest = Ingest { changes, sender, answer };
         // Without a task to take it there is no answer either.
         let _ = self.open(id).send(Command::Ingest(Box::new(ingest)));
-        Ok(answered.await.map_err(|_| Problem::Unavailable)??)
+        let ingested = answered.await.map_err(|_| Problem::Unavailable)??;
+        if ingested.is_deleted { Err(Problem::Deleted) } else { Ok(ingested) }
     }
 
     /// How a document is, as far as it is durable.
@@ -308,7 +339,17 @@ impl Hub {
         let (answer, answered) = oneshot::channel();
         // Without a task to answer there is no answer either.
         let _ = self.open(id).send(Command::State(answer));
-        answered.await.map_err(|_| Problem::Unavailable)
+        let state = answered.await.map_err(|_| Problem::Unavailable)?;
+        if state.is_deleted { Err(Problem::Deleted) } else { Ok(state) }
+    }
+
+    /// Deletes a document, whatever it is like. `false` if it does not exist, or was deleted before. Resolves when that is durable.
+    pub(crate) async fn delete(self: &Arc<Self>, id: DocumentId) -> Result<bool, Problem> {
+        match self.edit(id, EditRequest::delete()).await {
+            Ok(_) => Ok(true),
+            Err(Problem::NoSuchDocument | Problem::Deleted) => Ok(false),
+            Err(problem) => Err(problem),
+        }
     }
 
     /// Looks at a document with all its values, as it is now.
@@ -501,12 +542,21 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes no more connections, and waits until those that there are have ended by themselves, at most as long as given. Then
+    /// A request was read.
+    pub(crate) fn under_way(self: &Arc<Self>) -> UnderWay {
+        self.requests.send_modify(|requests| *requests += 1);
+        UnderWay(self.clone())
+    }
+
+    /// Takes no more connections, and waits until those that there are have ended by themselves and requests are answered, at most as long as given. Then
     /// ends the rest and closes the store.
     pub(crate) async fn drain(&self, deadline: Duration) -> Result<(), StoreError> {
         self.phase.send_replace(Phase::Draining);
-        let mut ended = self.connection_ended.subscribe();
+        let (mut ended, mut requests) = (self.connection_ended.subscribe(), self.requests.subscribe());
         let all_gone = async {
+            // Whoever sends a large body slowly is not waited for as long as others.
+            let answered = requests.wait_for(|requests| *requests == 0);
+            drop(tokio::time::timeout(DRAIN_REQUESTS_MAX, answered).await);
             while self.connections.load(Ordering::Acquire) > 0 {
                 if ended.changed().await.is_err() {
                     return;

@@ -78,6 +78,23 @@ pub(crate) enum Work {
     Nothing,
     /// Takes changes that were made elsewhere as a new document.
     Import(Vec<Change>),
+    /// Deletes the document.
+    Delete,
+}
+
+impl EditRequest {
+    /// Deletes a document, whatever it is like.
+    pub(crate) fn delete() -> Self {
+        Self {
+            work: Work::Delete,
+            message: None,
+            precondition: Precondition::None,
+            creates: false,
+            key: None,
+            wants_value: false,
+            _room: None,
+        }
+    }
 }
 
 /// What must be so for an edit to be made.
@@ -216,6 +233,7 @@ impl Task {
             turns: self.hub.unpacking(),
             actor: self.hub.actor(self.document.id()),
             catch_up: self.catch_up(),
+            is_deleted: self.document.is_deleted(),
         }
     }
 
@@ -237,7 +255,12 @@ impl Task {
         let Some(desk) = self.desk.as_deref_mut() else { return Ok(()) };
         let Batch { mut done, mut held, .. } = batch;
         let mut answers = Vec::with_capacity(done.len());
-        if let Some((place, reason)) = refused {
+        if let Some((place, _)) = refused.as_ref().filter(|_| self.document.is_ending()) {
+            // It was deleted meanwhile, and they hear that when it is durable.
+            held = None;
+            let rest = done.split_off(*place);
+            desk.put_back(rest.into_iter().map(|done| done.job).collect());
+        } else if let Some((place, reason)) = refused {
             tracing::error!(document = %self.document.id(), %reason, "an edit that was made here was refused");
             // What comes after it was made on top of something that is not there.
             held = None;

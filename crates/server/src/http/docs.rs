@@ -36,7 +36,7 @@ use crate::uploads;
 pub(super) fn routes() -> OpenApiRouter<Arc<Hub>> {
     OpenApiRouter::new()
         .routes(routes!(list::list, edit::create))
-        .routes(routes!(read::document, read::head, edit::patch, edit::put))
+        .routes(routes!(read::document, read::head, edit::patch, edit::put, edit::delete))
         .routes(routes!(read::heads))
         .routes(routes!(read::diff))
         .routes(routes!(history::history))

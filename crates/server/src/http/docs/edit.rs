@@ -227,6 +227,23 @@ pub(super) async fn put(
     Ok(edit_answer(status, edited))
 }
 
+/// Deletes a document
+///
+/// For good: nothing of it is served any more, and nothing that clients still have of it is taken in. Changes that they send are refused by name.
+#[utoipa::path(delete, path = "/v1/docs/{id}", tag = "documents", params(Id, EditHeaders), responses(
+    (status = 204, description = "That it is deleted is durable."),
+    EditProblems,
+))]
+pub(super) async fn delete(
+    State(hub): State<Arc<Hub>>,
+    InPath(id): InPath,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let request = request(b"delete", &headers, None, &Bytes::new(), None)?;
+    hub.edit(id, EditRequest { work: Work::Delete, wants_value: false, ..request }).await?;
+    Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
+}
+
 /// Addresses must not get too long.
 fn check_message(message: Option<&str>) -> Result<(), Problem> {
     if message.is_some_and(|message| message.chars().count() > MESSAGE_CHARS_MAX) {

@@ -171,7 +171,7 @@ pub(super) struct HeadsAnswer {
     ReadProblems,
 ))]
 pub(super) async fn heads(State(hub): State<Arc<Hub>>, InPath(id): InPath) -> Result<Response, Problem> {
-    let DocumentState { heads, changes, bytes } = existing(&hub, id).await?;
+    let DocumentState { heads, changes, bytes, .. } = existing(&hub, id).await?;
     Ok(answer(&HeadsAnswer { heads: hashes(&heads), changes, bytes }))
 }
 
