@@ -343,11 +343,11 @@ impl Served {
     fn check_stored(&self) {
         let changes = self.durable.iter().filter_map(|record| match record {
             Record::Change { bytes } => Some(bytes.clone()),
-            Record::Quarantine { .. } => None,
+            _ => None,
         });
         let refused = self.durable.iter().filter_map(|record| match record {
-            Record::Change { .. } => None,
             Record::Quarantine { hash, reason, .. } => Some((*hash, reason.clone())),
+            _ => None,
         });
         let restored =
             Document::restore(self.document.id(), changes, refused).expect("what was stored reads");

@@ -44,6 +44,8 @@ pub(crate) struct Diagnosis {
     quarantined: u64,
     /// Documents with a snapshot.
     compacted: u64,
+    /// Documents that were deleted. They are counted among the documents, and nothing of them is there.
+    deleted: u64,
     /// Documents that cannot be compacted, each with the change at fault.
     unfit: Vec<String>,
     /// Size of all changes: in snapshots, and the others as they came.
@@ -116,6 +118,7 @@ impl Diagnosis {
             self.damaged(Some(&name), format!("the rest cannot be read: {reason}"));
         }
         self.documents += 1;
+        self.deleted += u64::from(checked.stored.deleted_ms.is_some());
         self.quarantined += checked.stored.quarantined.len() as u64;
         self.bytes += checked.stored.changes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
         if let Some(snapshot) = &checked.stored.snapshot {
@@ -147,6 +150,7 @@ impl Diagnosis {
             ("orphans", self.orphans),
             ("quarantined", self.quarantined),
             ("compacted", self.compacted),
+            ("deleted", self.deleted),
             ("unfit", self.unfit.len() as u64),
             ("bytes", self.bytes),
             ("index bytes", self.index_bytes),
@@ -177,6 +181,7 @@ impl Diagnosis {
             "orphans": self.orphans,
             "quarantined": self.quarantined,
             "compacted": self.compacted,
+            "deleted": self.deleted,
             "unfit": self.unfit,
             "bytes": self.bytes,
             "index_bytes": self.index_bytes,

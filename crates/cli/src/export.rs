@@ -135,6 +135,9 @@ impl Export<'_> {
     fn document(&mut self, store: &ReadOnlyStore, id: DocumentId) -> Result<()> {
         let checked = store.document(id)?.ok_or_else(|| anyhow!("there is no such document"))?;
         let whole = whole(checked)?;
+        if whole.stored.deleted_ms.is_some() {
+            return Err(anyhow!("it was deleted"));
+        }
         self.report.quarantined += whole.stored.quarantined.len() as u64;
         let document = whole.open(id)?;
         self.report.orphans += document.orphan_count() as u64;

@@ -89,7 +89,9 @@ impl Report {
         );
         let findings = graph::check(&checked, deep);
         self.problems.extend(findings.faults.iter().map(|fault| format!("document {id}: {}", fault.detail)));
-        let records = self.records(id, &checked, &findings);
+        let mut records = self.records(id, &checked, &findings);
+        // A copy in which it were merely missing would take it from a client that still has it.
+        records.extend(checked.stored.deleted_ms.map(|_| Record::Tombstone));
         self.documents += 1;
         if !records.is_empty() {
             runtime.block_on(to.append(id, records))?;

@@ -12,6 +12,7 @@
 //! part of the history that is durable, and only [`handle_appended`](Document::handle_appended) makes it longer. So nothing that a power cut could take back can be
 //! acknowledged, named or passed on.
 
+mod deletion;
 mod import;
 mod orphans;
 mod remote_heads;
@@ -36,11 +37,13 @@ use crate::sync::state::{Next, State};
 use crate::sync::{self};
 use crate::wire::{Ephemeral, Rejection, RemoteHeads};
 
+use deletion::Life;
 use orphans::Orphans;
 use remote_heads::RemoteHeadsBook;
 
 pub use crate::history::{OpFlaw, Refusal, Role};
-pub use import::TakenIn;
+pub use deletion::DELETED;
+pub use import::{Made, TakenIn};
 pub use restore::{RestoreError, Restoring};
 
 /// Names one connection. Unlike a peer id it is chosen by the driver and never used twice.
@@ -116,6 +119,8 @@ pub enum Outgoing {
     Sync(sync::Message),
     /// The document does not exist here.
     Unavailable,
+    /// The document was deleted.
+    Deleted,
     /// An ephemeral message of another peer.
     Ephemeral {
         /// Who sent it.
@@ -166,6 +171,7 @@ pub enum PeerFault {
 #[derive(Debug)]
 pub struct Document {
     id: DocumentId,
+    life: Life,
     history: History,
     orphans: Orphans,
     /// Refused changes, with the reason.
@@ -223,6 +229,8 @@ struct Peer {
     inbox: VecDeque<sync::Message>,
     /// A message of the peer has counted since it was last told anything.
     is_owed_answer: bool,
+    /// That the document was deleted.
+    was_told: bool,
 }
 
 #[derive(Debug)]
@@ -248,6 +256,7 @@ impl Document {
     pub fn new(id: DocumentId) -> Self {
         Self {
             id,
+            life: Life::Alive,
             history: History::default(),
             orphans: Orphans::default(),
             rejected: HashMap::new(),
@@ -297,6 +306,16 @@ impl Document {
     /// How many changes are durable, those without their dependencies not counted.
     pub fn len(&self) -> usize {
         self.history.len() as usize
+    }
+
+    /// How many changes there are with those that are on their way to disk.
+    pub fn staged_len(&self) -> usize {
+        self.history.staged_len() as usize
+    }
+
+    /// How many bytes the durable changes take up that are in no snapshot, and the snapshot, without its index.
+    pub fn stored_bytes(&self) -> u64 {
+        self.history.uncovered_bytes() as u64 + self.history.brought().snapshot_bytes()
     }
 
     /// The durable changes that are in no snapshot, with their chunks, each after its dependencies; those without their dependencies are left out.
@@ -413,7 +432,8 @@ impl Document {
         let state = State::new(!info.may_write);
         let known = self.remote_heads.known_to(&info.subscriptions, &self.history);
         self.has_followers |= !info.subscriptions.is_empty();
-        let peer = Peer { info, state, busy: None, inbox: VecDeque::new(), is_owed_answer: false };
+        let inbox = VecDeque::new();
+        let peer = Peer { info, state, busy: None, inbox, is_owed_answer: false, was_told: false };
         self.peers.insert(connection, Box::new(peer));
         self.send_remote_heads(connection, known);
     }
@@ -488,9 +508,14 @@ impl Document {
         debug_assert_eq!(self.appends.front().map(|append| append.id), Some(id), "appends end in order");
         let Some(append) = self.appends.pop_front() else { return };
         self.history.make_durable(append.history_len);
+        if self.life == Life::Ending(id) {
+            self.end();
+        }
         for (connection, peer) in &mut self.peers {
             peer.state.update_ground(&self.history);
-            self.stale.insert(*connection);
+            if self.life != Life::Deleted {
+                self.stale.insert(*connection);
+            }
         }
         self.announce_remote_heads();
         for (connection, rejections) in append.rejections {
@@ -513,6 +538,9 @@ impl Document {
 
     /// The document chunk of the stored snapshot. One that holds more than this document knows to be in it will do.
     pub fn handle_snapshot(&mut self, chunk: Bytes) {
+        if self.is_deleted() {
+            return;
+        }
         self.history.brought_mut().put_snapshot(chunk);
         self.feed_hungry();
     }
@@ -549,6 +577,9 @@ impl Document {
 
     /// An ephemeral message of an attached peer: for everybody else who has the document open.
     pub fn handle_ephemeral(&mut self, connection: ConnectionId, ephemeral: &Ephemeral) {
+        if self.is_deleted() {
+            return;
+        }
         let Some(sender) = self.peers.get(&connection).map(|peer| peer.info.peer.clone()) else { return };
         let others = self.peers.keys().filter(|other| **other != connection);
         self.effects.extend(others.map(|other| Effect::Send {
@@ -573,7 +604,7 @@ impl Document {
 
     /// What an attached peer heard of the heads of other storages.
     pub fn handle_remote_heads(&mut self, connection: ConnectionId, heads: Vec<RemoteHeads>) {
-        if self.is_attached(connection) {
+        if self.is_attached(connection) && !self.is_deleted() {
             for mut entry in heads.into_iter().filter(|entry| entry.timestamp.is_finite()) {
                 // A clock that runs ahead must not shadow what comes later.
                 entry.timestamp = entry.timestamp.min(self.now_ms);
@@ -611,7 +642,7 @@ impl Document {
 
     /// A peer that was behind has taken what it was sent.
     pub fn handle_ready(&mut self, connection: ConnectionId) {
-        if self.held.remove(&connection) {
+        if self.held.remove(&connection) && !self.is_deleted() {
             self.stale.insert(connection);
         }
     }
@@ -725,6 +756,9 @@ impl Document {
     fn append(&mut self, sender: ConnectionId, records: Vec<Record>) -> AppendId {
         let id = AppendId(self.next_append);
         self.next_append += 1;
+        if self.life == Life::Alive && records.contains(&Record::Tombstone) {
+            self.life = Life::Ending(id);
+        }
         self.appends.push_back(Append {
             id,
             sender,
@@ -737,6 +771,9 @@ impl Document {
 
     /// Judges a change and adds what is to be stored. `false` if there is no room for another orphan.
     fn accept(&mut self, change: Change, sender: &str, intake: &mut Intake) -> bool {
+        if self.refuse_ended(change.hash, intake) {
+            return true;
+        }
         if let Some(reason) = self.rejected.get(&change.hash) {
             intake.rejections.push(Rejection { hash: change.hash, reason: reason.clone() });
             return true;
@@ -804,6 +841,9 @@ impl Document {
 
     /// The changes of the message are durable as far as they ever will be: now it counts.
     fn finish_message(&mut self, connection: ConnectionId, message: sync::Message) {
+        if self.is_deleted() {
+            return self.answer_deleted(connection, &message);
+        }
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         peer.state.receive(&self.history, message);
         peer.is_owed_answer = true;

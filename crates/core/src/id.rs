@@ -1,10 +1,13 @@
 //! Identifiers: documents, peers, storages, and change hashes.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::limits::ID_BYTES_MAX;
+
+mod prefix;
 
 pub use automerge::{ActorId, ChangeHash};
 
@@ -24,6 +27,21 @@ impl DocumentId {
     /// The bytes, as they are stored.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+
+    /// The ids whose text begins with `prefix`, as ranges in order: a few, because texts of different lengths lie apart. With or without the `automerge:` of URLs.
+    pub fn with_prefix(prefix: &str) -> Vec<RangeInclusive<Self>> {
+        prefix::ranges(prefix.strip_prefix("automerge:").unwrap_or(prefix))
+    }
+
+    /// The next id in order, if this is not the last.
+    pub fn next(self) -> Option<Self> {
+        u128::from_be_bytes(self.0).checked_add(1).map(|next| Self(next.to_be_bytes()))
+    }
+
+    /// The id before in order, if this is not the first.
+    pub fn previous(self) -> Option<Self> {
+        u128::from_be_bytes(self.0).checked_sub(1).map(|previous| Self(previous.to_be_bytes()))
     }
 }
 

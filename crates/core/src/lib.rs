@@ -5,10 +5,13 @@
 
 pub mod change;
 pub mod document;
+pub mod edit;
 mod history;
 pub mod id;
+mod json;
 pub mod limits;
 mod materialised;
+pub mod read;
 mod record;
 mod session;
 pub mod snapshot;
@@ -16,8 +19,10 @@ pub mod sync;
 pub mod wire;
 
 pub use document::Document;
+pub use edit::{Edit, EditError, EditReason, MadeChange, Stamp};
 pub use id::{ActorId, ChangeHash, DocumentId, PeerId, SessionId, StorageId};
 pub use materialised::{Materialised, Saved, first_unfit};
+pub use read::{ChangeMeta, PatchJson, ReadError};
 pub use record::Record;
 pub use session::{CloseReason, Input, Session};
 pub use snapshot::{Snapshot, SnapshotIndex, SnapshotInfo};

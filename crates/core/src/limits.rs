@@ -103,6 +103,21 @@ pub const REMOTE_STORAGES_MAX: usize = 256;
 pub const REMOTE_HEADS_MAX: usize = 1_024;
 /// Largest ephemeral message.
 pub const EPHEMERAL_BYTES_MAX: usize = 1 << 20;
+/// Levels of lists and maps in a document that is read or edited as JSON, and in a value that is put into one.
+pub const JSON_DEPTH_MAX: usize = 100;
+/// Operations in one JSON Patch.
+pub const PATCH_OPERATIONS_MAX: usize = 10_000;
+/// Operations in the change that one edit makes: one for each value, for each code point of a text, and for each that is deleted.
+pub const EDIT_OPS_MAX: usize = 500_000;
+/// Size of the texts, bytes and keys that one edit puts into a document.
+pub const EDIT_BYTES_MAX: usize = 16 << 20;
+/// Steps that finding the smallest edits of texts and lists may take in one edit, a tenth of a second's worth. Beyond that, and where more differs
+/// than [`DIFF_DISTANCE_MAX`], larger pieces are replaced.
+pub const DIFF_STEPS_MAX: u64 = 32_000_000;
+/// Insertions and deletions between two texts, or two lists, up to which the fewest are looked for.
+pub const DIFF_DISTANCE_MAX: usize = 1_000;
+/// Changes whose metadata is told at a time.
+pub const CHANGES_META_MAX: usize = 10_000;
 
 const _: () = {
     assert!(CHANGE_BYTES_MAX <= FRAME_BYTES_MAX);

@@ -3,18 +3,24 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use automerge::{Automerge, Change, LoadOptions, OnPartialLoad, ReadDoc, VerificationMode};
+use automerge::{Automerge, Change, LoadOptions, OnPartialLoad, ReadDoc, TextEncoding, VerificationMode};
 use bytes::Bytes;
 
 use crate::change;
 use crate::id::ChangeHash;
 
 /// A document with its values.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Materialised {
-    document: Automerge,
+    pub(crate) document: Automerge,
     /// How many bytes the changes have that it was made from, unpacked: more than its values have.
-    unpacked_bytes: usize,
+    pub(crate) unpacked_bytes: usize,
+}
+
+impl Default for Materialised {
+    fn default() -> Self {
+        Self { document: Automerge::new_with_encoding(TextEncoding::UnicodeCodePoint), unpacked_bytes: 0 }
+    }
 }
 
 impl Materialised {
@@ -138,7 +144,10 @@ pub struct Saved {
 }
 
 fn strictly<'a>() -> LoadOptions<'a> {
-    LoadOptions::new().on_partial_load(OnPartialLoad::Error).verification_mode(VerificationMode::Check)
+    LoadOptions::new()
+        .on_partial_load(OnPartialLoad::Error)
+        .verification_mode(VerificationMode::Check)
+        .text_encoding(TextEncoding::UnicodeCodePoint)
 }
 
 /// How many bytes change chunks have, unpacked.
@@ -181,7 +190,8 @@ pub(crate) fn first_unfit_on(base: &Materialised, changes: &[Bytes]) -> Option<(
     Some((fails - 1, reason))
 }
 
-fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+/// Runs `automerge`, whose panics become errors.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");

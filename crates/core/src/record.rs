@@ -23,13 +23,31 @@ pub enum Record {
         /// The chunk, header included.
         bytes: Bytes,
     },
+    /// What a request was answered, so that the same request is answered in the same way and not carried out again.
+    Answer {
+        /// What names the request: SHA-256 of its `Idempotency-Key`.
+        key: [u8; 32],
+        /// SHA-256 of what was asked.
+        request: [u8; 32],
+        /// What was answered.
+        answer: Bytes,
+    },
+    /// The document is deleted: nothing of it is there any more, and nothing but answers is ever added to it again.
+    Tombstone,
 }
 
 impl Record {
-    /// The bytes of the change.
-    pub fn bytes(&self) -> &Bytes {
+    /// How many bytes there are to store, but for a few.
+    pub fn len(&self) -> usize {
         match self {
-            Self::Change { bytes } | Self::Quarantine { bytes, .. } => bytes,
+            Self::Change { bytes } | Self::Quarantine { bytes, .. } => bytes.len(),
+            Self::Answer { answer, .. } => answer.len(),
+            Self::Tombstone => 0,
         }
+    }
+
+    /// Whether there is nothing to store but the fact.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }

@@ -19,46 +19,109 @@ pub(crate) struct Copies {
 }
 
 struct Kept {
-    /// With what each takes up.
-    copies: LruCache<DocumentId, (Materialised, usize)>,
+    copies: LruCache<DocumentId, KeptCopy>,
     bytes: usize,
+    next_ticket: u64,
+}
+
+struct KeptCopy {
+    copy: Materialised,
+    /// What it takes up.
+    bytes: usize,
+    /// It is [held](Copies::hold), under this number.
+    held: Option<u64>,
+}
+
+/// A copy that nobody can take yet. Dropped, it is thrown away.
+#[must_use]
+pub(crate) struct Held {
+    copies: Arc<Copies>,
+    document: DocumentId,
+    ticket: Option<u64>,
+}
+
+impl Held {
+    /// What the copy holds is durable: whoever wants it may take it.
+    pub(crate) fn release(mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let mut kept = self.copies.kept();
+        // There may be another one in its place, or none.
+        if let Some(entry) = kept.copies.peek_mut(&self.document).filter(|entry| entry.held == Some(ticket)) {
+            entry.held = None;
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let mut kept = self.copies.kept();
+        let is_it = kept.copies.peek(&self.document).is_some_and(|entry| entry.held == Some(ticket));
+        let gone = if is_it { kept.pop(self.document) } else { None };
+        drop(kept);
+        drop(gone);
+    }
+}
+
+impl Kept {
+    fn pop(&mut self, document: DocumentId) -> Option<Materialised> {
+        let KeptCopy { copy, bytes, .. } = self.copies.pop(&document)?;
+        self.bytes -= bytes;
+        Some(copy)
+    }
 }
 
 impl Copies {
     /// None yet, and never more than this many bytes of them, by estimate.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let kept = Kept { copies: LruCache::unbounded(), bytes: 0 };
+        let kept = Kept { copies: LruCache::unbounded(), bytes: 0, next_ticket: 0 };
         Self { bytes_max, kept: Mutex::new(kept) }
     }
 
-    /// The copy of a document, if there is one. It may lack the newest changes.
+    /// The copy of a document, if there is one that is not held. It may lack the newest changes.
     pub(crate) fn take(&self, document: DocumentId) -> Option<Materialised> {
         let mut kept = self.kept();
-        let (copy, bytes) = kept.copies.pop(&document)?;
-        kept.bytes -= bytes;
-        Some(copy)
+        if kept.copies.peek(&document)?.held.is_some() {
+            return None;
+        }
+        kept.pop(document)
     }
 
     /// Keeps a copy; those go that were not used for longest.
     pub(crate) fn put(&self, document: DocumentId, copy: Materialised) {
+        self.insert(document, copy, false);
+    }
+
+    /// Keeps a copy with changes that are not durable yet: it counts as the others do, and nobody can take it before it is [released](Held::release).
+    pub(crate) fn hold(self: &Arc<Self>, document: DocumentId, copy: Materialised) -> Held {
+        let ticket = self.insert(document, copy, true);
+        Held { copies: self.clone(), document, ticket }
+    }
+
+    /// Returns the number of one that is held.
+    fn insert(&self, document: DocumentId, copy: Materialised, is_held: bool) -> Option<u64> {
         let bytes = copy.size();
         if bytes > self.bytes_max {
-            return;
+            return None;
         }
         let mut kept = self.kept();
+        let held = is_held.then_some(kept.next_ticket);
+        kept.next_ticket += 1;
         kept.bytes += bytes;
-        if let Some((_, (_, before))) = kept.copies.push(document, (copy, bytes)) {
-            kept.bytes -= before;
-        }
         let mut gone = Vec::new();
+        if let Some((_, before)) = kept.copies.push(document, KeptCopy { copy, bytes, held }) {
+            kept.bytes -= before.bytes;
+            gone.push(before.copy);
+        }
         while kept.bytes > self.bytes_max {
-            let Some((_, (copy, bytes))) = kept.copies.pop_lru() else { break };
-            kept.bytes -= bytes;
-            gone.push(copy);
+            let Some((_, oldest)) = kept.copies.pop_lru() else { break };
+            kept.bytes -= oldest.bytes;
+            gone.push(oldest.copy);
         }
         // Letting go of a large one takes time.
         drop(kept);
         drop(gone);
+        held
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -67,7 +130,7 @@ impl Copies {
 }
 
 /// What it takes to have a document with all its values as it is now.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct CatchUp {
     /// A copy that was kept. Without one the snapshot is loaded.
     pub(crate) copy: Option<Materialised>,
@@ -77,34 +140,21 @@ pub(crate) struct CatchUp {
     pub(crate) changes: Vec<Bytes>,
 }
 
-/// Looks at a document with all its values, on the blocking pool. The copy is kept for the next one.
-pub(crate) async fn read<T: Send + 'static>(
-    copies: Arc<Copies>,
-    turns: Arc<Semaphore>,
-    store: Arc<dyn Store>,
-    document: DocumentId,
-    catch_up: CatchUp,
-    look: impl FnOnce(&Materialised) -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    // The semaphore is never closed; without a turn there would only be more at once.
-    let _turn = turns.acquire_owned().await.ok();
-    let CatchUp { copy, has_snapshot, changes } = catch_up;
-    let chunk = match copy {
-        None if has_snapshot => Some(load_snapshot(&*store, document).await?),
-        _ => None,
-    };
-    blocking(move || {
-        let base = match (copy, chunk) {
+impl CatchUp {
+    /// Whether the snapshot must be loaded.
+    pub(crate) fn needs_snapshot(&self) -> bool {
+        self.copy.is_none() && self.has_snapshot
+    }
+
+    /// The document as it is now; for the blocking pool. With the chunk of the snapshot, if that [is needed](Self::needs_snapshot).
+    pub(crate) fn materialise(self, chunk: Option<&Bytes>) -> Result<Materialised, String> {
+        let base = match (self.copy, chunk) {
             (Some(copy), _) => copy,
-            (None, Some(chunk)) => Materialised::load(&chunk)?,
+            (None, Some(chunk)) => Materialised::load(chunk)?,
             (None, None) => Materialised::default(),
         };
-        let current = if changes.is_empty() { base } else { base.extended(&changes)? };
-        let seen = look(&current);
-        copies.put(document, current);
-        seen
-    })
-    .await
+        if self.changes.is_empty() { Ok(base) } else { base.extended(&self.changes) }
+    }
 }
 
 /// Changes that only the snapshot of a document holds, from its copy: the first of them, as many as make a message. A copy is made if there is none.
@@ -166,6 +216,18 @@ mod tests {
         copies.put(id(3), Materialised::default());
         assert!(copies.take(id(2)).is_none());
         assert!(copies.take(id(1)).is_some() && copies.take(id(3)).is_some());
+        assert_eq!(copies.kept().bytes, 0);
+        let copies = Arc::new(copies);
+        let held = copies.hold(id(1), Materialised::default());
+        assert!(copies.take(id(1)).is_none());
+        held.release();
+        assert!(copies.take(id(1)).is_some());
+        drop(copies.hold(id(1), Materialised::default()));
+        assert!(copies.take(id(1)).is_none());
+        let replaced = copies.hold(id(1), Materialised::default());
+        copies.put(id(1), Materialised::default());
+        drop(replaced);
+        assert!(copies.take(id(1)).is_some());
         assert_eq!(copies.kept().bytes, 0);
         let small = Copies::new(size - 1);
         small.put(id(1), Materialised::default());

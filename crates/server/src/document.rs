@@ -3,6 +3,8 @@
 //! All that happens to a document goes through its mailbox, and all that it wants goes out as effects of the core's
 //! [`Document`]. There are no locks here: the task is the only one that touches it.
 
+mod desk;
+
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use futures::future::{BoxFuture, Either, MapErr, TryFutureExt, pending};
 use futures::stream::{FuturesUnordered, StreamExt};
 use highwater_core::change::{Change, ChunkError};
 use highwater_core::document::{
-    AppendId, Compacted, ConnectionId, Effect, Outgoing, PeerFault, PeerInfo, UploadId,
+    AppendId, Compacted, ConnectionId, DELETED, Effect, Outgoing, PeerFault, PeerInfo, UploadId,
 };
 use highwater_core::limits::UNPACK_INLINE_OPS_MAX;
 use highwater_core::wire::{Ephemeral, Rejection, RemoteHeads};
@@ -34,6 +36,9 @@ use crate::limits::{BATCH, BLANK_IDLE_AFTER, COVER_INLINE_MAX, REFUSED_CHECK_INT
 use crate::open::{self, Opened};
 use crate::outbox::Outbox;
 use crate::uploads;
+
+use desk::Desk;
+pub(crate) use desk::{EditJob, EditRequest, Edited, Job, Key, Precondition, Trouble, Work};
 
 /// What can be asked of a document.
 #[derive(Debug)]
@@ -58,8 +63,10 @@ pub(crate) enum Command {
     Contains(Vec<ChangeHash>, oneshot::Sender<Vec<bool>>),
     /// The same for a connection, which is answered with the number of its question.
     Have { connection: ConnectionId, query: u64, hashes: Vec<ChangeHash>, taken: Taken },
-    /// What it takes to look at the document with all its values; nothing if it has no changes.
-    CatchUp(oneshot::Sender<Option<CatchUp>>),
+    /// How the document is now.
+    State(oneshot::Sender<State>),
+    /// Something that needs the document with all its values.
+    Job(Job),
     /// Changes that came in a request of their own. Answered when they are durable.
     Ingest(Box<Ingest>),
     /// A compaction of the document has ended.
@@ -100,6 +107,20 @@ pub(crate) struct Ingested {
     /// Stored, and waiting for changes that they depend on.
     pub(crate) pending: Vec<ChangeHash>,
     pub(crate) rejected: Vec<Rejection>,
+    /// The document was deleted, and takes no changes.
+    pub(crate) is_deleted: bool,
+}
+
+/// How a document is, as far as it is durable.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Sorted; none if the document does not exist.
+    pub(crate) heads: Vec<ChangeHash>,
+    pub(crate) changes: usize,
+    /// What is stored of them, roughly.
+    pub(crate) bytes: u64,
+    /// It was deleted.
+    pub(crate) is_deleted: bool,
 }
 
 /// Where to send commands.
@@ -171,6 +192,8 @@ struct Task {
     /// It is to go as soon as nobody uses it.
     must_go: bool,
     full_check: Option<Box<FullCheck>>,
+    /// There only while it is used.
+    desk: Option<Box<Desk>>,
 }
 
 /// What was handed to the store.
@@ -316,6 +339,7 @@ impl Task {
             is_noted,
             must_go: false,
             full_check,
+            desk: None,
         };
         task.compact_if(has_bad_index);
         task
@@ -356,9 +380,16 @@ impl Task {
                         return End::Unfit(error.to_string());
                     }
                 }
+                worked = Desk::worked(&mut self.desk) => {
+                    if let Err(error) = self.batch_done(worked).await {
+                        return End::Unfit(error.to_string());
+                    }
+                }
                 Some(brought) = self.bringing.next() => match brought {
                     Ok(Brought::Snapshot(chunk)) => self.document.handle_snapshot(chunk),
                     Ok(Brought::Changes(changes)) => self.document.handle_brought(changes),
+                    // What was to be read is being cleared away.
+                    Err(_) if self.document.is_ending() => {}
                     Err(error) => return End::Unreadable(error),
                 },
                 () = idle => {
@@ -379,12 +410,14 @@ impl Task {
             self.carry_out();
             self.settle();
             self.answer_ingests();
+            self.tend_desk();
         }
     }
 
     /// How long the document stays as it is, if nobody uses it.
     fn idle_after(&self) -> Option<Duration> {
-        if !self.document.is_idle() || !self.unpacking.is_empty() || !self.ingesting.is_empty() {
+        let is_busy = !self.unpacking.is_empty() || !self.ingesting.is_empty() || self.desk.is_some();
+        if is_busy || !self.document.is_idle() {
             return None;
         }
         let after = self.hub.config().idle_document_after;
@@ -443,9 +476,25 @@ impl Task {
     fn appended(&mut self) {
         if let Some(append) = self.appends.pop_front() {
             self.hub.metrics().append_seconds.record(append.asked.elapsed());
+            let was_deleted = self.document.is_deleted();
             self.document.handle_appended(append.id);
+            if self.document.is_deleted() && !was_deleted {
+                self.deleted();
+            }
             self.compact_if(false);
         }
+    }
+
+    /// The tombstone is durable: nothing is kept of the document.
+    fn deleted(&mut self) {
+        tracing::info!(document = %self.document.id(), "deleted");
+        self.hub.metrics().documents_deleted.increment(1);
+        drop(self.hub.copies().take(self.document.id()));
+        self.full_check = None;
+        self.compaction = Compaction::Unfit;
+        self.records = 0;
+        // Nothing is noted of what is not there.
+        self.is_noted = true;
     }
 
     /// Asks for a compaction if one pays, or is needed.
@@ -493,7 +542,8 @@ impl Task {
                 hashes.into_iter().partition(|hash| self.document.contains(hash));
             let refused: HashSet<ChangeHash> = rejected.iter().map(|rejection| rejection.hash).collect();
             let pending = rest.into_iter().filter(|hash| !refused.contains(hash)).collect();
-            let _ = answer.send(Ok(Ingested { durable, pending, rejected }));
+            let is_deleted = self.document.is_deleted();
+            let _ = answer.send(Ok(Ingested { durable, pending, rejected, is_deleted }));
         }
     }
 
@@ -571,12 +621,20 @@ impl Task {
                 let _ = answer.send(hashes.iter().map(|hash| self.document.contains(hash)).collect());
             }
             Command::Have { connection, query, hashes, taken: _taken } => {
-                let (durable, missing) = hashes.into_iter().partition(|hash| self.document.contains(hash));
+                let (durable, missing): (Vec<_>, Vec<_>) =
+                    hashes.into_iter().partition(|hash| self.document.contains(hash));
                 if let Some(attached) = self.attached.get(&connection) {
-                    attached.outbox.send(self.envelope(attached).durable(query, durable, missing));
+                    let envelope = self.envelope(attached);
+                    if self.document.is_deleted()
+                        && let Some(frame) = envelope.rejected(deletion_of(&missing))
+                    {
+                        attached.outbox.send(frame);
+                    }
+                    attached.outbox.send(envelope.durable(query, durable, missing));
                 }
             }
-            Command::CatchUp(answer) => drop(answer.send(self.catch_up())),
+            Command::State(answer) => drop(answer.send(self.state())),
+            Command::Job(job) => self.take_job(job),
             Command::Ingest(ingest) => self.ingests.push(*ingest),
             Command::Compacted(Outcome::Stored(snapshot)) => self.compaction = Compaction::Stored(snapshot),
             Command::Compacted(Outcome::Unfit) => self.compaction = Compaction::Unfit,
@@ -613,7 +671,7 @@ impl Task {
         let changes = records.iter().filter(|record| matches!(record, Record::Change { .. })).count();
         self.hub.metrics().changes_received.increment(changes as u64);
         self.records += changes as u64;
-        self.is_noted = false;
+        self.is_noted = self.document.is_deleted();
         let asked = Instant::now();
         let (id, store) = (self.document.id(), self.store.clone());
         let is_lazy = uploads::is_large(&records) || self.appends.back().is_some_and(|last| last.is_lazy);
@@ -640,6 +698,16 @@ impl Task {
             target: &attached.peer,
             document: self.document.id(),
             document_text: &self.id_text,
+        }
+    }
+
+    fn state(&self) -> State {
+        let document = &self.document;
+        State {
+            heads: document.heads().to_vec(),
+            changes: document.len(),
+            bytes: document.stored_bytes(),
+            is_deleted: document.is_deleted(),
         }
     }
 
@@ -679,7 +747,10 @@ impl Task {
             self.hub.metrics().changes_refused.increment(changes.len() as u64);
         }
         let Some(attached) = self.attached.get(&connection) else { return };
-        if let Outgoing::Rejected(changes) = &outgoing {
+        // Whoever was away when a document was deleted has done nothing wrong.
+        if let Outgoing::Rejected(changes) = &outgoing
+            && !self.document.is_deleted()
+        {
             attached.outbox.note_refused(changes.len());
             for change in changes {
                 tracing::warn!(document = %self.document.id(), peer = %attached.peer, hash = %change.hash, reason = %change.reason, "change refused");
@@ -695,6 +766,7 @@ impl Task {
                 Some(frame)
             }
             Outgoing::Unavailable => envelope.unavailable(),
+            Outgoing::Deleted => envelope.deleted(),
             Outgoing::Ephemeral { sender, ephemeral } => envelope.ephemeral(sender, ephemeral),
             Outgoing::RemoteHeads(heads) => envelope.remote_heads(heads),
             Outgoing::Rejected(changes) => envelope.rejected(changes),
@@ -726,4 +798,9 @@ impl Task {
             }
         }
     }
+}
+
+/// What whoever asks about changes of a deleted document is told: that they will never be part of it.
+fn deletion_of(hashes: &[ChangeHash]) -> Vec<Rejection> {
+    hashes.iter().map(|hash| Rejection { hash: *hash, reason: DELETED.to_owned() }).collect()
 }

@@ -1,7 +1,10 @@
 //! The routes.
 
 mod docs;
+mod extract;
+mod openapi;
 mod problem;
+mod tags;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +13,10 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Extension, Router};
 use highwater_core::limits::FRAME_BYTES_MAX;
 use tower::ServiceExt;
@@ -22,6 +25,7 @@ use tower_http::services::ServeDir;
 
 pub(crate) use docs::change_hashes;
 pub(crate) use problem::Problem;
+pub(crate) use tags::etag;
 
 use crate::activity::Activity;
 use crate::config::AllowedOrigins;
@@ -34,11 +38,9 @@ pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>, kill:
     let mut router = Router::new()
         .route("/", get(sync))
         .route("/v1/sync", get(sync))
-        .route("/v1/docs/{id}", get(docs::document))
+        .merge(openapi::routes())
         .route("/v1/docs/{id}/sync", get(docs::sync))
-        .route("/v1/docs/{id}/changes", post(docs::ingest))
-        .route("/v1/docs/{id}/changes/{hash}", get(docs::change))
-        .route("/v1/docs/{id}/have", post(docs::have))
+        .route("/v1/{*path}", any(no_such_route))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz));
     if let Some(render) = render_metrics {
@@ -51,9 +53,18 @@ pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>, kill:
     if let Some(pages) = &hub.config().pages {
         router = router.fallback_service(static_files(pages));
     }
+    router = router.method_not_allowed_fallback(wrong_method);
     let origins = Arc::new(hub.config().allowed_origins.clone());
     let cors = cors(&origins);
     router.layer(cors).layer(middleware::from_fn_with_state(origins, check_origin)).with_state(hub)
+}
+
+async fn no_such_route(uri: Uri) -> Problem {
+    Problem::NoSuchRoute(uri.path().to_owned())
+}
+
+async fn wrong_method(method: Method) -> Problem {
+    Problem::Method(method.to_string())
 }
 
 async fn check_origin(State(origins): State<Arc<AllowedOrigins>>, request: Request, next: Next) -> Response {
@@ -71,7 +82,11 @@ fn cors(origins: &AllowedOrigins) -> CorsLayer {
             AllowOrigin::list(these.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
         }
     };
-    CorsLayer::new().allow_origin(allow).allow_methods(cors::Any).allow_headers(cors::Any)
+    CorsLayer::new()
+        .allow_origin(allow)
+        .allow_methods(cors::Any)
+        .allow_headers(cors::Any)
+        .expose_headers(cors::Any)
 }
 
 /// The origin of a page that may not use this server. Browsers say whose page it is, also for WebSockets, which they let every page open; other clients say nothing.

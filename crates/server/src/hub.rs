@@ -8,18 +8,21 @@ use std::time::Duration;
 use highwater_core::change::Change;
 use highwater_core::document::ConnectionId;
 use highwater_core::{ChangeHash, CloseReason, DocumentId, Materialised, PeerId, StorageId};
-use highwater_storage::{Found, Store, StoreError};
+use highwater_storage::{Found, ListDocuments, Store, StoreError};
+use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::compaction::Compactions;
 use crate::config::Config;
-use crate::copies::{self, Copies};
-use crate::document::{self, Command, Handle, Ingest, Ingested, Start};
+use crate::copies::Copies;
+use crate::document::{
+    self, Command, EditJob, EditRequest, Edited, Handle, Ingest, Ingested, Job, Start, State, Trouble,
+};
 use crate::http::Problem;
 use crate::idle::Idle;
 use crate::limits::{
-    INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, INGEST_SMALL_BYTES, INGEST_SMALL_MAX, REOPEN_WAIT_MAX,
-    REOPEN_WAIT_MIN,
+    DRAIN_REQUESTS_MAX, INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, INGEST_SMALL_BYTES, INGEST_SMALL_MAX,
+    REOPEN_WAIT_MAX, REOPEN_WAIT_MIN,
 };
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -66,9 +69,13 @@ pub(crate) struct Hub {
     small_ingest_room: Arc<Semaphore>,
     copies: Arc<Copies>,
     compactions: Compactions,
+    /// Of this process alone.
+    actor_seed: [u8; 32],
     connections: AtomicUsize,
     /// Changes whenever a connection ends.
     connection_ended: watch::Sender<()>,
+    /// How many requests are being answered.
+    requests: watch::Sender<usize>,
 }
 
 struct Tables {
@@ -96,6 +103,15 @@ struct Connected {
     is_leaving: bool,
 }
 
+/// A request that is being answered, until this is dropped. A shutdown waits for it.
+pub(crate) struct UnderWay(Arc<Hub>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.requests.send_modify(|requests| *requests -= 1);
+    }
+}
+
 /// A connection that was let in; leaving it drops what the hub knows of it.
 pub(crate) struct Registration {
     hub: Arc<Hub>,
@@ -119,6 +135,9 @@ impl Hub {
         };
         let copies = Arc::new(Copies::new(config.copies_bytes_max));
         let compactions = Compactions::new(config.compactions_max);
+        let mut actor_seed = [0; 32];
+        getrandom::fill(&mut actor_seed)
+            .map_err(|error| StoreError::Open(format!("no randomness: {error}")))?;
         let unpacking = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Arc::new(Self {
             config,
@@ -136,8 +155,10 @@ impl Hub {
             small_ingest_room: Arc::new(Semaphore::new(INGEST_SMALL_MAX)),
             copies,
             compactions,
+            actor_seed,
             connections: AtomicUsize::new(0),
             connection_ended: watch::Sender::new(()),
+            requests: watch::Sender::new(0),
         }))
     }
 
@@ -254,8 +275,26 @@ impl Hub {
         self.tables().documents.get(&id).map(|open| open.handle.clone())
     }
 
-    /// Which of these changes are durable and part of a document. One look-up each, and the document is opened only if what is stored beside it cannot tell.
+    /// Which of these changes are durable and part of a document, unless that was deleted. One look-up each, and the document is opened only if what is stored beside it cannot tell.
     pub(crate) async fn contains(
+        self: &Arc<Self>,
+        id: DocumentId,
+        hashes: Vec<ChangeHash>,
+    ) -> Result<Vec<bool>, Problem> {
+        let found = self.look_for(id, hashes).await?;
+        if !found.contains(&true) && self.is_deleted(id).await? {
+            return Err(Problem::Deleted);
+        }
+        Ok(found)
+    }
+
+    /// Whether a document was deleted, durably.
+    async fn is_deleted(&self, id: DocumentId) -> Result<bool, StoreError> {
+        let query = ListDocuments { after: None, ranges: vec![id..=id], limit: 1 };
+        Ok(self.store().documents(query).await?.iter().any(|entry| entry.is_deleted))
+    }
+
+    async fn look_for(
         self: &Arc<Self>,
         id: DocumentId,
         hashes: Vec<ChangeHash>,
@@ -291,22 +330,77 @@ impl Hub {
         let ingest = Ingest { changes, sender, answer };
         // Without a task to take it there is no answer either.
         let _ = self.open(id).send(Command::Ingest(Box::new(ingest)));
-        Ok(answered.await.map_err(|_| Problem::Unavailable)??)
+        let ingested = answered.await.map_err(|_| Problem::Unavailable)??;
+        if ingested.is_deleted { Err(Problem::Deleted) } else { Ok(ingested) }
     }
 
-    /// Looks at a document with all its values, as it is now. `None` if it has no changes.
+    /// How a document is, as far as it is durable.
+    pub(crate) async fn state(self: &Arc<Self>, id: DocumentId) -> Result<State, Problem> {
+        let (answer, answered) = oneshot::channel();
+        // Without a task to answer there is no answer either.
+        let _ = self.open(id).send(Command::State(answer));
+        let state = answered.await.map_err(|_| Problem::Unavailable)?;
+        if state.is_deleted { Err(Problem::Deleted) } else { Ok(state) }
+    }
+
+    /// Deletes a document, whatever it is like. `false` if it does not exist, or was deleted before. Resolves when that is durable.
+    pub(crate) async fn delete(self: &Arc<Self>, id: DocumentId) -> Result<bool, Problem> {
+        match self.edit(id, EditRequest::delete()).await {
+            Ok(_) => Ok(true),
+            Err(Problem::NoSuchDocument | Problem::Deleted) => Ok(false),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// Looks at a document with all its values, as it is now.
     pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         id: DocumentId,
-        look: impl FnOnce(&Materialised) -> Result<T, String> + Send + 'static,
-    ) -> Result<Option<T>, Problem> {
+        look: impl FnOnce(&Materialised) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
         let (answer, answered) = oneshot::channel();
+        let look = move |document: Result<&Materialised, &Trouble>| {
+            let seen = match document {
+                Ok(document) if document.heads().is_empty() => Err(Problem::NoSuchDocument),
+                Ok(document) => look(document),
+                Err(trouble) => Err(trouble.problem()),
+            };
+            // Whoever asked may be gone.
+            drop(answer.send(seen));
+        };
         // Without a task to answer there is no answer either.
-        let _ = self.open(id).send(Command::CatchUp(answer));
-        let Some(catch_up) = answered.await.map_err(|_| Problem::Unavailable)? else { return Ok(None) };
-        let (copies, turns, store) = (self.copies.clone(), self.unpacking(), self.store());
-        let seen = copies::read(copies, turns, store, id, catch_up, look).await;
-        seen.map(Some).map_err(Problem::Internal)
+        let _ = self.open(id).send(Command::Job(Job::Look(Box::new(look))));
+        answered.await.map_err(|_| Problem::Unavailable)?
+    }
+
+    /// Edits a document. Resolves when that is durable; dropping the future does not cancel it.
+    pub(crate) async fn edit(
+        self: &Arc<Self>,
+        id: DocumentId,
+        request: EditRequest,
+    ) -> Result<Edited, Problem> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Edit(Box::new(EditJob { request, answer }));
+        // Without a task to take it there is no answer either.
+        let _ = self.open(id).send(Command::Job(job));
+        answered.await.map_err(|_| Problem::Unavailable)?
+    }
+
+    /// The actor of the changes that this process makes of a document. One for each, since only the document's task makes them, one after the other.
+    pub(crate) fn actor(&self, id: DocumentId) -> [u8; 16] {
+        let mut hash = Sha256::new();
+        hash.update(self.actor_seed);
+        hash.update(id.as_bytes());
+        first_half(hash)
+    }
+
+    /// The document that a request with this key makes, if it names none.
+    pub(crate) fn document_of_key(&self, key: &[u8; 32]) -> DocumentId {
+        let mut hash = Sha256::new();
+        hash.update(self.storage_id.as_str());
+        hash.update([0]);
+        hash.update(key);
+        DocumentId::from_bytes(first_half(hash))
     }
 
     /// Room for the body of a request. Waits for it.
@@ -448,12 +542,21 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes no more connections, and waits until those that there are have ended by themselves, at most as long as given. Then
+    /// A request was read.
+    pub(crate) fn under_way(self: &Arc<Self>) -> UnderWay {
+        self.requests.send_modify(|requests| *requests += 1);
+        UnderWay(self.clone())
+    }
+
+    /// Takes no more connections, and waits until those that there are have ended by themselves and requests are answered, at most as long as given. Then
     /// ends the rest and closes the store.
     pub(crate) async fn drain(&self, deadline: Duration) -> Result<(), StoreError> {
         self.phase.send_replace(Phase::Draining);
-        let mut ended = self.connection_ended.subscribe();
+        let (mut ended, mut requests) = (self.connection_ended.subscribe(), self.requests.subscribe());
         let all_gone = async {
+            // Whoever sends a large body slowly is not waited for as long as others.
+            let answered = requests.wait_for(|requests| *requests == 0);
+            drop(tokio::time::timeout(DRAIN_REQUESTS_MAX, answered).await);
             while self.connections.load(Ordering::Acquire) > 0 {
                 if ended.changed().await.is_err() {
                     return;
@@ -478,6 +581,13 @@ impl Hub {
         // Nothing that can panic happens while the tables are held.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn first_half(hash: Sha256) -> [u8; 16] {
+    let all: [u8; 32] = hash.finalize().into();
+    let mut half = [0; 16];
+    half.copy_from_slice(&all[..16]);
+    half
 }
 
 /// Which changes an open document has. `None` if its task ends before it answers.

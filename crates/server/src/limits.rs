@@ -55,6 +55,28 @@ pub(crate) const INGEST_PLACE_BYTES: usize = 4 << 10;
 pub(crate) const INGEST_SMALL_BYTES: usize = 64 << 10;
 /// How many such bodies there may be at once; further ones wait.
 pub(crate) const INGEST_SMALL_MAX: usize = 1_024;
+/// Largest body of an edit, or of a document as JSON.
+pub(crate) const EDIT_BYTES_MAX: usize = 8 << 20;
+/// What such a body takes up in memory when it has been read, at most: a byte of it may become a value of so many.
+pub(crate) const EDIT_BYTES_UNFOLD: usize = 16;
+/// Largest body of a request that does not say how large it is.
+pub(crate) const UNSIZED_BYTES_MAX: usize = 1 << 20;
+/// Longest beginning of document ids to look for.
+pub(crate) const PREFIX_BYTES_MAX: usize = 50;
+/// Longest message of an edit, in characters.
+pub(crate) const MESSAGE_CHARS_MAX: usize = 500;
+/// Longest `Idempotency-Key`.
+pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Heads that are written out in an ETag or in the address of a next page: such a header must fit where headers go.
+pub(crate) const ETAG_HEADS_MAX: usize = 64;
+/// Entries of a list in one answer, if the client does not say.
+pub(crate) const PAGE_DEFAULT: usize = 100;
+/// Entries of a list in one answer at most.
+pub(crate) const PAGE_MAX: usize = 1_000;
+/// Change chunks in one answer, unless a single one is larger.
+pub(crate) const PAGE_BYTES_MAX: usize = 8 << 20;
+/// When clients are asked to come back if the store fails.
+pub(crate) const RETRY_AFTER_SECONDS: u32 = 1;
 /// Largest question whether changes are durable.
 pub(crate) const HAVE_BYTES_MAX: usize = 128 << 10;
 
@@ -64,11 +86,15 @@ pub(crate) const HAVE_BYTES_MAX: usize = 128 << 10;
 pub(crate) const DRAIN_QUIET: Duration = Duration::from_millis(20);
 /// How long a draining connection may go on sending.
 pub(crate) const DRAIN_READ_MAX: Duration = Duration::from_millis(500);
+/// How long a shutdown waits for requests to be answered.
+pub(crate) const DRAIN_REQUESTS_MAX: Duration = Duration::from_secs(5);
 
 // Documents.
 
 /// Commands taken from a document's mailbox before answers are made: the more, the fewer answers.
 pub(crate) const BATCH: usize = 64;
+/// Edits of a document that are made before they are stored; those that wait follow then.
+pub(crate) const DESK_EDITS_MAX: usize = 256;
 /// Records that are handed to the store at once. The rest of a large upload follows when these are durable, so that others get their turn.
 pub(crate) const APPEND_RECORDS_MAX: usize = 4_096;
 /// The same in bytes, unless a single record has more.
@@ -98,6 +124,11 @@ pub(crate) const REOPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 const _: () = {
     assert!(FRAME_BYTES_MIN > 0);
     assert!(INGEST_BYTES_MAX <= INGEST_BYTES_TOTAL);
+    // A character may take twelve in an address.
+    assert!(MESSAGE_CHARS_MAX * 12 < REQUEST_HEAD_BYTES_MAX - 1_024);
+    assert!(ETAG_HEADS_MAX * 65 < REQUEST_HEAD_BYTES_MAX / 2);
+    assert!(PAGE_MAX < highwater_core::limits::CHANGES_META_MAX);
+    assert!(EDIT_BYTES_MAX * EDIT_BYTES_UNFOLD <= INGEST_BYTES_TOTAL);
     assert!(HAVE_BYTES_MAX > 70 * highwater_core::limits::HAVE_HASHES_MAX);
     // Less is refused by the HTTP library.
     assert!(REQUEST_HEAD_BYTES_MAX >= 8192);

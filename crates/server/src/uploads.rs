@@ -38,7 +38,7 @@ pub(crate) async fn unpack(
 /// Whether records are so many that storing them would keep others waiting.
 pub(crate) fn is_large(records: &[Record]) -> bool {
     records.len() > APPEND_RECORDS_MAX
-        || records.iter().map(|record| record.bytes().len()).sum::<usize>() > APPEND_BYTES_MAX
+        || records.iter().map(|record| record.len()).sum::<usize>() > APPEND_BYTES_MAX
 }
 
 /// Stores records, a part at a time, in order. What is stored of them when this fails, or the process ends, is whole changes with all that they depend on.
@@ -55,10 +55,9 @@ pub(crate) async fn append_in_slices(
         let mut bytes = 0;
         let mut slice = Vec::new();
         while let Some(record) = records.next_if(|record| {
-            slice.is_empty()
-                || slice.len() < APPEND_RECORDS_MAX && bytes + record.bytes().len() <= APPEND_BYTES_MAX
+            slice.is_empty() || slice.len() < APPEND_RECORDS_MAX && bytes + record.len() <= APPEND_BYTES_MAX
         }) {
-            bytes += record.bytes().len();
+            bytes += record.len();
             slice.push(record);
         }
         done += slice.len();

@@ -11,7 +11,7 @@
 //!
 //! Whether a store outlives a power cut cannot be tested from here; that it outlives being closed and opened again can.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
 use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotIndex, SnapshotInfo};
 
-use crate::store::{Found, Note, Store, StoreError, StoredDocument};
+use crate::store::{Found, ListDocuments, Note, Store, StoreError, StoredAnswer, StoredDocument};
 
 /// Runs the whole suite. `open` opens one and the same place each time, which is empty at first; each case closes it before the
 /// next one opens it.
@@ -45,6 +45,12 @@ pub async fn run(open: impl Fn() -> Arc<dyn Store>) {
     a_snapshot_comes_in_while_appends_go_on(&open).await;
     notes_count_until_something_is_added(&open).await;
     changes_are_found_without_reading_the_document(&open).await;
+    answers_come_back(&open).await;
+    what_is_deleted_stays_deleted(&open).await;
+    a_snapshot_of_what_is_deleted_changes_nothing(&open).await;
+    the_feed_is_in_the_order_of_last_changes(&open).await;
+    whoever_follows_the_feed_misses_nothing(&open).await;
+    documents_are_listed_within_ranges(&open).await;
     probing_succeeds(&open).await;
     closing_waits_and_then_refuses(&open).await;
 }
@@ -377,6 +383,207 @@ async fn changes_are_found_without_reading_the_document(open: Open<'_>) {
     close(name, store).await;
 }
 
+async fn answers_come_back(open: Open<'_>) {
+    let name = "answers_come_back";
+    let (id, other) = (document(18, 0), document(18, 1));
+    let answer = |key: u8, text: &'static str| Record::Answer {
+        key: [key; 32],
+        request: [key + 1; 32],
+        answer: Bytes::from_static(text.as_bytes()),
+    };
+    let store = open();
+    assert_eq!(expect(name, store.answer(id, [1; 32]).await), None, "{name}: of no document");
+    append(name, &store, id, vec![change(1), answer(1, "one")]).await;
+    append(name, &store, id, vec![answer(2, "two")]).await;
+    append(name, &store, id, vec![answer(2, "")]).await;
+    append(name, &store, other, vec![change(1)]).await;
+    let before = expect(name, store.changed(0, usize::MAX).await);
+    append(name, &store, id, vec![answer(3, "three")]).await;
+    let after = expect(name, store.changed(0, usize::MAX).await);
+    assert!(before == after, "{name}: an answer is no change");
+    append(name, &store, id, vec![Record::Tombstone, answer(4, "gone")]).await;
+    close(name, store).await;
+    let store = open();
+    for (key, text) in [(1, "one"), (2, ""), (3, "three"), (4, "gone")] {
+        let wanted = StoredAnswer { request: [key + 1; 32], answer: Bytes::from_static(text.as_bytes()) };
+        assert_eq!(expect(name, store.answer(id, [key; 32]).await), Some(wanted), "{name}: {key}");
+    }
+    assert_eq!(expect(name, store.answer(id, [9; 32]).await), None, "{name}");
+    assert_eq!(expect(name, store.answer(other, [1; 32]).await), None, "{name}: of another document");
+    close(name, store).await;
+}
+
+async fn what_is_deleted_stays_deleted(open: Open<'_>) {
+    let name = "what_is_deleted_stays_deleted";
+    let (id, other) = (document(19, 0), document(19, 1));
+    let refused = |number: u64| {
+        let bytes = Bytes::copy_from_slice(&number.to_be_bytes());
+        Record::Quarantine { hash: hash(number), reason: "odd".into(), peer: "peer".into(), bytes }
+    };
+    let store = open();
+    append(name, &store, id, (0..3_000).map(change).chain([refused(1)]).collect()).await;
+    append(name, &store, other, vec![change(1)]).await;
+    expect(name, store.put_snapshot(id, snapshot(2_000, 3 << 20)).await);
+    let deleted = store.append(id, vec![Record::Tombstone]);
+    let late = store.append(id, vec![change(3_000), refused(2)]);
+    let note = store.put_note(id, Note::Closed { records: 0, changes: 0, heads: vec![hash(7)] });
+    expect(name, futures::try_join!(deleted, late, note));
+    assert_deleted(name, &store, id).await;
+    close(name, store).await;
+    let store = open();
+    assert_deleted(name, &store, id).await;
+    append(name, &store, id, vec![change(1), Record::Tombstone]).await;
+    // Whatever is being cleared away meanwhile.
+    for _ in 0..20 {
+        expect(name, store.probe().await);
+    }
+    assert_deleted(name, &store, id).await;
+    assert_eq!(numbers(name, &store, other).await, [1], "{name}: another document");
+    close(name, store).await;
+    let store = open();
+    assert_deleted(name, &store, id).await;
+    close(name, store).await;
+}
+
+async fn assert_deleted(name: &str, store: &Arc<dyn Store>, id: DocumentId) {
+    let stored = load(name, store, id).await.unwrap_or_default();
+    assert!(stored.deleted_ms.is_some(), "{name}");
+    let nothing = StoredDocument { deleted_ms: stored.deleted_ms, ..StoredDocument::default() };
+    assert!(stored == nothing, "{name}: something is left");
+    assert_eq!(expect(name, store.load_snapshot(id).await), None, "{name}");
+    for number in [0, 1, 7, 2_500] {
+        assert_eq!(expect(name, store.find(id, hash(number)).await), Found::No, "{name}");
+    }
+    let query = ListDocuments { after: None, ranges: vec![id..=id], limit: 1 };
+    let listed = expect(name, store.documents(query).await);
+    assert!(matches!(&listed[..], [entry] if entry.is_deleted && entry.id == id), "{name}: {listed:?}");
+}
+
+async fn a_snapshot_of_what_is_deleted_changes_nothing(open: Open<'_>) {
+    let name = "a_snapshot_of_what_is_deleted_changes_nothing";
+    let id = document(20, 0);
+    let store = open();
+    append(name, &store, id, (0..1_500).map(change).collect()).await;
+    // One is on its way while the document is deleted, and one comes later. The first may be in time.
+    let on_its_way = store.put_snapshot(id, snapshot(1_000, 20 << 20));
+    append(name, &store, id, vec![Record::Tombstone]).await;
+    let on_its_way = on_its_way.await;
+    assert!(matches!(on_its_way, Ok(()) | Err(StoreError::Snapshot(_))), "{name}: {on_its_way:?}");
+    let late = store.put_snapshot(id, snapshot(1_000, 10)).await;
+    assert!(matches!(late, Err(StoreError::Snapshot(_))), "{name}: {late:?}");
+    assert_deleted(name, &store, id).await;
+    close(name, store).await;
+    let store = open();
+    expect(name, store.probe().await);
+    assert_deleted(name, &store, id).await;
+    close(name, store).await;
+}
+
+async fn the_feed_is_in_the_order_of_last_changes(open: Open<'_>) {
+    let name = "the_feed_is_in_the_order_of_last_changes";
+    let id = |number| document(21, number);
+    let store = open();
+    let start = expect(name, store.last_changed().await);
+    for number in [0, 1, 2, 3, 1] {
+        append(name, &store, id(number), vec![change(number)]).await;
+    }
+    append(name, &store, id(0), vec![Record::Tombstone]).await;
+    let refused = Record::Quarantine {
+        hash: hash(1),
+        reason: "odd".into(),
+        peer: "peer".into(),
+        bytes: Bytes::from_static(b"no change"),
+    };
+    append(name, &store, id(2), vec![refused]).await;
+    append(name, &store, id(0), vec![change(9)]).await;
+    let feed = expect(name, store.changed(start, usize::MAX).await);
+    let order: Vec<DocumentId> = feed.iter().map(|entry| entry.id).collect();
+    assert_eq!(order, [id(2), id(3), id(1), id(0)], "{name}");
+    assert!(feed.iter().all(|entry| entry.is_deleted == (entry.id == id(0))), "{name}: {feed:?}");
+    assert!(feed.iter().all(|entry| entry.created_ms <= entry.changed_ms), "{name}: {feed:?}");
+    assert!(feed.iter().is_sorted_by(|a, b| a.changed < b.changed), "{name}: {feed:?}");
+    let last = expect(name, store.last_changed().await);
+    assert_eq!(feed.last().map(|entry| entry.changed), Some(last), "{name}");
+    assert_eq!(expect(name, store.changed(last, 10).await), [], "{name}");
+    assert_eq!(expect(name, store.changed(start, 2).await), feed[..2], "{name}");
+    assert_eq!(expect(name, store.changed(u64::MAX, 2).await), [], "{name}");
+    expect(name, store.put_snapshot(id(3), snapshot(1, 10)).await);
+    close(name, store).await;
+    let store = open();
+    assert_eq!(expect(name, store.last_changed().await), last, "{name}: after reopening");
+    assert_eq!(expect(name, store.changed(start, 10).await), feed, "{name}: after reopening");
+    append(name, &store, id(4), Vec::new()).await;
+    let feed = expect(name, store.changed(last, 10).await);
+    assert!(matches!(&feed[..], [entry] if entry.id == id(4)), "{name}: {feed:?}");
+    close(name, store).await;
+}
+
+async fn whoever_follows_the_feed_misses_nothing(open: Open<'_>) {
+    let name = "whoever_follows_the_feed_misses_nothing";
+    let store = open();
+    let mut seen = expect(name, store.last_changed().await);
+    let mut told = BTreeMap::new();
+    let mut waiting = Vec::new();
+    for round in 0..300 {
+        for number in 0..5 {
+            waiting.push(store.append(document(22, (round * number) % 17), vec![change(round)]));
+        }
+        // Small pages, and while appends are on their way.
+        for entry in expect(name, store.changed(seen, 3).await) {
+            assert!(entry.changed > seen, "{name}");
+            seen = entry.changed;
+            let stored = load(name, &store, entry.id).await.unwrap_or_default();
+            told.insert(entry.id, stored.records());
+        }
+    }
+    expect(name, try_join_all(waiting).await);
+    loop {
+        let page = expect(name, store.changed(seen, 3).await);
+        let Some(last) = page.last() else { break };
+        seen = last.changed;
+        for entry in page {
+            let stored = load(name, &store, entry.id).await.unwrap_or_default();
+            told.insert(entry.id, stored.records());
+        }
+    }
+    for number in 0..17 {
+        let id = document(22, number);
+        let records = load(name, &store, id).await.map(|stored| stored.records());
+        assert_eq!(told.get(&id).copied(), records, "{name}: document {number}");
+    }
+    close(name, store).await;
+}
+
+async fn documents_are_listed_within_ranges(open: Open<'_>) {
+    let name = "documents_are_listed_within_ranges";
+    let id = |number| document(23, number);
+    let store = open();
+    for number in 0..20 {
+        append(name, &store, id(number), vec![change(0)]).await;
+    }
+    let list = async |after: Option<u64>, limit| {
+        let ranges = vec![id(2)..=id(4), id(7)..=id(7), id(15)..=id(90)];
+        let query = ListDocuments { after: after.map(id), ranges, limit };
+        let listed = expect(name, store.documents(query).await);
+        listed.iter().map(|entry| entry.id.as_bytes()[15]).collect::<Vec<u8>>()
+    };
+    assert_eq!(list(None, 100).await, [2, 3, 4, 7, 15, 16, 17, 18, 19], "{name}");
+    assert_eq!(list(None, 4).await, [2, 3, 4, 7], "{name}");
+    assert_eq!(list(Some(3), 3).await, [4, 7, 15], "{name}");
+    assert_eq!(list(Some(5), 2).await, [7, 15], "{name}");
+    assert_eq!(list(Some(19), 2).await, [0u8; 0], "{name}");
+    assert_eq!(list(Some(95), 2).await, [0u8; 0], "{name}");
+    assert_eq!(list(None, 0).await, [0u8; 0], "{name}");
+    let all = expect(name, store.documents(ListDocuments::with_prefix("", usize::MAX)).await);
+    let ids: Vec<DocumentId> = all.iter().map(|entry| entry.id).collect();
+    assert_eq!(ids, expect(name, store.list(None, usize::MAX).await), "{name}");
+    let text = id(3).to_string();
+    let found = expect(name, store.documents(ListDocuments::with_prefix(&text[..9], usize::MAX)).await);
+    let wanted = ids.iter().filter(|id| id.to_string().starts_with(&text[..9]));
+    assert!(found.iter().map(|entry| &entry.id).eq(wanted), "{name}");
+    close(name, store).await;
+}
+
 async fn probing_succeeds(open: Open<'_>) {
     let store = open();
     for _ in 0..3 {
@@ -397,6 +604,10 @@ async fn closing_waits_and_then_refuses(open: Open<'_>) {
     assert_closed(name, store.append(id, vec![change(0)]).await);
     assert_closed(name, store.load(id).await);
     assert_closed(name, store.list(None, 1).await);
+    assert_closed(name, store.answer(id, [1; 32]).await);
+    assert_closed(name, store.documents(ListDocuments::with_prefix("", 1)).await);
+    assert_closed(name, store.changed(0, 1).await);
+    assert_closed(name, store.last_changed().await);
     assert_closed(name, store.load_snapshot(id).await);
     assert_closed(name, store.put_snapshot(id, snapshot(1, 10)).await);
     assert_closed(name, store.put_note(id, Note::Closed { records: 0, changes: 0, heads: Vec::new() }).await);

@@ -11,7 +11,10 @@ use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotIndex};
 use tokio::sync::oneshot;
 
 use crate::memory::Image;
-use crate::store::{Found, Identity, Note, Store, StoreError, StoreFuture, StoredDocument};
+use crate::store::{
+    DocumentEntry, Found, Identity, ListDocuments, Note, Store, StoreError, StoreFuture, StoredAnswer,
+    StoredDocument,
+};
 
 /// When an append becomes durable, if nothing is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,6 +291,11 @@ impl FaultyStore {
         result
     }
 
+    fn read<T: Send + 'static>(&self, look: impl FnOnce(&Image) -> T) -> StoreFuture<T> {
+        let seen = self.with(|state| state.can_read().map(|()| look(&state.durable)));
+        futures::future::ready(seen).boxed()
+    }
+
     fn write(&self, work: impl FnOnce(&mut State) -> Work) -> StoreFuture<()> {
         let (answer, answered) = oneshot::channel();
         self.with(|state| {
@@ -383,6 +391,10 @@ impl Store for FaultyStore {
         })
     }
 
+    fn answer(&self, document: DocumentId, key: [u8; 32]) -> StoreFuture<Option<StoredAnswer>> {
+        self.read(|durable| durable.answer(document, &key))
+    }
+
     fn load(&self, document: DocumentId) -> StoreFuture<Option<StoredDocument>> {
         let (answer, answered) = oneshot::channel();
         let now = self.with(|state| match &mut state.held_loads {
@@ -399,8 +411,7 @@ impl Store for FaultyStore {
     }
 
     fn load_snapshot(&self, document: DocumentId) -> StoreFuture<Option<Bytes>> {
-        let chunk = self.with(|state| state.can_read().map(|()| state.durable.snapshot(document)));
-        futures::future::ready(chunk).boxed()
+        self.read(|durable| durable.snapshot(document))
     }
 
     fn put_snapshot(&self, document: DocumentId, snapshot: Snapshot) -> StoreFuture<()> {
@@ -412,13 +423,23 @@ impl Store for FaultyStore {
     }
 
     fn find(&self, document: DocumentId, hash: ChangeHash) -> StoreFuture<Found> {
-        let found = self.with(|state| state.can_read().map(|()| state.durable.find(document, &hash)));
-        futures::future::ready(found).boxed()
+        self.read(|durable| durable.find(document, &hash))
     }
 
     fn list(&self, after: Option<DocumentId>, limit: usize) -> StoreFuture<Vec<DocumentId>> {
-        let page = self.with(|state| state.can_read().map(|()| state.durable.list(after, limit)));
-        futures::future::ready(page).boxed()
+        self.read(|durable| durable.list(after, limit))
+    }
+
+    fn documents(&self, query: ListDocuments) -> StoreFuture<Vec<DocumentEntry>> {
+        self.read(|durable| durable.entries(&query))
+    }
+
+    fn changed(&self, after: u64, limit: usize) -> StoreFuture<Vec<DocumentEntry>> {
+        self.read(|durable| durable.changed(after, limit))
+    }
+
+    fn last_changed(&self) -> StoreFuture<u64> {
+        self.read(Image::last_changed)
     }
 
     fn probe(&self) -> StoreFuture<()> {

@@ -13,4 +13,7 @@ mod store;
 pub use faulty::{FaultyStore, Pace};
 pub use memory::MemoryStore;
 pub use sqlite::{CheckEvent, CheckedDocument, DamagedRow, ReadOnlyStore, SqliteStore};
-pub use store::{Found, Identity, Note, QuarantinedChange, Store, StoreError, StoreFuture, StoredDocument};
+pub use store::{
+    ANSWER_KEPT_MS, DocumentEntry, Found, Identity, ListDocuments, Note, QuarantinedChange, Store,
+    StoreError, StoreFuture, StoredAnswer, StoredDocument,
+};

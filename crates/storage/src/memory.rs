@@ -12,13 +12,16 @@ use highwater_core::change::Change;
 use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotIndex};
 
 use crate::store::{
-    Found, Identity, Note, QuarantinedChange, Store, StoreError, StoreFuture, StoredDocument,
+    ANSWER_KEPT_MS, DocumentEntry, Found, Identity, ListDocuments, Note, QuarantinedChange, Store,
+    StoreError, StoreFuture, StoredAnswer, StoredDocument,
 };
 
 /// What a store in memory holds: what would be on the disk of another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Image {
     documents: BTreeMap<DocumentId, Kept>,
+    /// The number that was given last.
+    changed: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,20 +31,52 @@ struct Kept {
     chunk: Option<Bytes>,
     /// What was noted when it was closed: records, changes, heads.
     closed: Option<(u64, u64, Vec<ChangeHash>)>,
+    created_ms: i64,
+    changed: u64,
+    changed_ms: i64,
+    answers: BTreeMap<[u8; 32], (StoredAnswer, i64)>,
 }
 
 impl Image {
     /// Adds the records of one append.
     pub(crate) fn append(&mut self, document: DocumentId, records: Vec<Record>, at_ms: i64) {
-        let stored = &mut self.documents.entry(document).or_default().stored;
+        let is_new = !self.documents.contains_key(&document);
+        let kept = self.documents.entry(document).or_default();
+        if is_new {
+            kept.created_ms = at_ms;
+        }
+        let mut is_changed = is_new;
         for record in records {
+            let is_deleted = kept.stored.deleted_ms.is_some();
             match record {
-                Record::Change { bytes } => stored.changes.push(bytes),
+                Record::Answer { key, request, answer } => {
+                    kept.answers.insert(key, (StoredAnswer { request, answer }, at_ms));
+                    kept.answers.retain(|_, (_, answered_ms)| *answered_ms >= at_ms - ANSWER_KEPT_MS);
+                }
+                _ if is_deleted => {}
+                Record::Change { bytes } => {
+                    is_changed = true;
+                    kept.stored.changes.push(bytes);
+                }
                 Record::Quarantine { hash, reason, peer, bytes } => {
-                    stored.quarantined.push(QuarantinedChange { hash, reason, peer, at_ms, bytes });
+                    kept.stored.quarantined.push(QuarantinedChange { hash, reason, peer, at_ms, bytes });
+                }
+                Record::Tombstone => {
+                    is_changed = true;
+                    kept.stored = StoredDocument { deleted_ms: Some(at_ms), ..StoredDocument::default() };
+                    (kept.chunk, kept.closed) = (None, None);
                 }
             }
         }
+        if is_changed {
+            self.changed += 1;
+            (kept.changed, kept.changed_ms) = (self.changed, at_ms);
+        }
+    }
+
+    /// See [`Store::answer`].
+    pub(crate) fn answer(&self, document: DocumentId, key: &[u8; 32]) -> Option<StoredAnswer> {
+        self.documents.get(&document)?.answers.get(key).map(|(answer, _)| answer.clone())
     }
 
     /// All of one document.
@@ -67,6 +102,9 @@ impl Image {
         let Some(Kept { stored, chunk, .. }) = self.documents.get_mut(&document) else {
             return misfit("there is no such document");
         };
+        if stored.deleted_ms.is_some() {
+            return misfit("the document was deleted");
+        }
         let before = stored.snapshot.as_ref().map_or(0, |snapshot| snapshot.records);
         let records = snapshot.info.records;
         if records < before || records > stored.records() {
@@ -81,6 +119,9 @@ impl Image {
     /// See [`Store::put_note`].
     pub(crate) fn put_note(&mut self, document: DocumentId, note: Note) {
         let Some(kept) = self.documents.get_mut(&document) else { return };
+        if kept.stored.deleted_ms.is_some() {
+            return;
+        }
         match note {
             Note::Closed { records, changes, heads } => kept.closed = Some((records, changes, heads)),
             Note::Unfit { hash, reason } => kept.stored.unfit = Some((hash, reason)),
@@ -118,6 +159,34 @@ impl Image {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.documents.range((start, Bound::Unbounded)).take(limit).map(|(document, _)| *document).collect()
     }
+
+    /// See [`Store::documents`].
+    pub(crate) fn entries(&self, query: &ListDocuments) -> Vec<DocumentEntry> {
+        let within =
+            query.ranges().flat_map(|(start, end)| self.documents.range((start, Bound::Included(end))));
+        within.take(query.limit).map(|(id, kept)| kept.entry(*id)).collect()
+    }
+
+    /// See [`Store::changed`].
+    pub(crate) fn changed(&self, after: u64, limit: usize) -> Vec<DocumentEntry> {
+        let entries = self.documents.iter().map(|(id, kept)| kept.entry(*id));
+        let mut since: Vec<DocumentEntry> = entries.filter(|entry| entry.changed > after).collect();
+        since.sort_unstable_by_key(|entry| entry.changed);
+        since.truncate(limit);
+        since
+    }
+
+    /// See [`Store::last_changed`].
+    pub(crate) fn last_changed(&self) -> u64 {
+        self.changed
+    }
+}
+
+impl Kept {
+    fn entry(&self, id: DocumentId) -> DocumentEntry {
+        let Self { created_ms, changed, changed_ms, .. } = *self;
+        DocumentEntry { id, created_ms, changed, changed_ms, is_deleted: self.stored.deleted_ms.is_some() }
+    }
 }
 
 /// Whether a chunk is the change with this hash. Nearly always told by the checksum in its header, which is the first bytes of the hash.
@@ -149,7 +218,7 @@ impl MemoryStore {
     }
 
     /// `work` on the documents, done at once, unless the store is closed.
-    fn answer<T: Send + 'static>(&self, work: impl FnOnce(&mut Image) -> T) -> StoreFuture<T> {
+    fn done<T: Send + 'static>(&self, work: impl FnOnce(&mut Image) -> T) -> StoreFuture<T> {
         let result =
             if *lock(&self.closed) { Err(StoreError::Closed) } else { Ok(work(&mut lock(&self.image))) };
         ready(result).boxed()
@@ -170,40 +239,56 @@ impl Store for MemoryStore {
     fn append(&self, document: DocumentId, records: Vec<Record>) -> StoreFuture<()> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        self.answer(|image| image.append(document, records, at_ms))
+        self.done(|image| image.append(document, records, at_ms))
+    }
+
+    fn answer(&self, document: DocumentId, key: [u8; 32]) -> StoreFuture<Option<StoredAnswer>> {
+        self.done(|image| image.answer(document, &key))
     }
 
     fn load(&self, document: DocumentId) -> StoreFuture<Option<StoredDocument>> {
-        self.answer(|image| image.load(document))
+        self.done(|image| image.load(document))
     }
 
     fn load_snapshot(&self, document: DocumentId) -> StoreFuture<Option<Bytes>> {
-        self.answer(|image| image.snapshot(document))
+        self.done(|image| image.snapshot(document))
     }
 
     fn put_snapshot(&self, document: DocumentId, snapshot: Snapshot) -> StoreFuture<()> {
-        let put = self.answer(|image| image.put_snapshot(document, snapshot));
+        let put = self.done(|image| image.put_snapshot(document, snapshot));
         async { put.await? }.boxed()
     }
 
     fn put_note(&self, document: DocumentId, note: Note) -> StoreFuture<()> {
-        self.answer(|image| image.put_note(document, note))
+        self.done(|image| image.put_note(document, note))
     }
 
     fn find(&self, document: DocumentId, hash: ChangeHash) -> StoreFuture<Found> {
-        self.answer(|image| image.find(document, &hash))
+        self.done(|image| image.find(document, &hash))
     }
 
     fn list(&self, after: Option<DocumentId>, limit: usize) -> StoreFuture<Vec<DocumentId>> {
-        self.answer(|image| image.list(after, limit))
+        self.done(|image| image.list(after, limit))
+    }
+
+    fn documents(&self, query: ListDocuments) -> StoreFuture<Vec<DocumentEntry>> {
+        self.done(|image| image.entries(&query))
+    }
+
+    fn changed(&self, after: u64, limit: usize) -> StoreFuture<Vec<DocumentEntry>> {
+        self.done(|image| image.changed(after, limit))
+    }
+
+    fn last_changed(&self) -> StoreFuture<u64> {
+        self.done(|image| image.last_changed())
     }
 
     fn probe(&self) -> StoreFuture<()> {
-        self.answer(|_| ())
+        self.done(|_| ())
     }
 
     fn close(&self) -> StoreFuture<()> {
-        let done = self.answer(|_| ());
+        let done = self.done(|_| ());
         *lock(&self.closed) = true;
         done
     }

@@ -7,6 +7,7 @@ mod backup;
 mod check;
 mod compaction;
 mod connection;
+mod feed;
 mod folder;
 mod reader;
 mod rows;
@@ -28,7 +29,10 @@ pub use check::{CheckEvent, CheckedDocument, ReadOnlyStore};
 pub use rows::DamagedRow;
 
 use crate::queue::Queue;
-use crate::store::{Found, Identity, Note, Store, StoreError, StoreFuture, StoredDocument};
+use crate::store::{
+    DocumentEntry, Found, Identity, ListDocuments, Note, Store, StoreError, StoreFuture, StoredAnswer,
+    StoredDocument,
+};
 use reader::{Read, Readers};
 use writer::{Job, Work, Writer};
 
@@ -162,6 +166,10 @@ impl Store for SqliteStore {
         self.write(Work::Append { document, records })
     }
 
+    fn answer(&self, document: DocumentId, key: [u8; 32]) -> StoreFuture<Option<StoredAnswer>> {
+        self.read(|answer| Read::Answer { document, key, answer })
+    }
+
     fn load(&self, document: DocumentId) -> StoreFuture<Option<StoredDocument>> {
         self.read(|answer| Read::Load { document, answer })
     }
@@ -184,6 +192,18 @@ impl Store for SqliteStore {
 
     fn list(&self, after: Option<DocumentId>, limit: usize) -> StoreFuture<Vec<DocumentId>> {
         self.read(|answer| Read::List { after, limit, answer })
+    }
+
+    fn documents(&self, query: ListDocuments) -> StoreFuture<Vec<DocumentEntry>> {
+        self.read(|answer| Read::Documents { query, answer })
+    }
+
+    fn changed(&self, after: u64, limit: usize) -> StoreFuture<Vec<DocumentEntry>> {
+        self.read(|answer| Read::Changed { after, limit, answer })
+    }
+
+    fn last_changed(&self) -> StoreFuture<u64> {
+        self.read(|answer| Read::LastChanged { answer })
     }
 
     fn probe(&self) -> StoreFuture<()> {

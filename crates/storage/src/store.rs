@@ -1,5 +1,7 @@
 //! The trait that every store implements, and what it promises.
 
+use std::ops::{Bound, RangeInclusive};
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use highwater_core::document::{RestoreError, Restoring};
@@ -26,6 +28,12 @@ pub type StoreFuture<T> = BoxFuture<'static, Result<T, StoreError>>;
 ///
 /// **Fresh.** A `load` that is called after an append resolved sees it.
 ///
+/// **Counted.** Every append that adds changes to a document or deletes it gives that document a [number](DocumentEntry::changed) greater than all that were ever given, together with the
+/// append. Appends to one document that become durable at once may share one; no two documents ever do. So whoever has seen all up to a number finds what happened since behind it, and nothing in between ever turns up late.
+///
+/// **Final.** Of a document with a [`Record::Tombstone`] nothing is returned but that it is deleted and its answers, and whatever else is appended to it is dropped. What is stored
+/// of it is cleared away in the background.
+///
 /// Dropping a future does not cancel the work that was asked for.
 pub trait Store: Send + Sync + 'static {
     /// Who this store is. The same for its whole life.
@@ -33,6 +41,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes `records` part of `document`, which is created if it does not exist.
     fn append(&self, document: DocumentId, records: Vec<Record>) -> StoreFuture<()>;
+
+    /// What a request was answered, if that was not too long ago: see [`Record::Answer`]. Answers are kept for [`ANSWER_KEPT_MS`] at least.
+    fn answer(&self, document: DocumentId, key: [u8; 32]) -> StoreFuture<Option<StoredAnswer>>;
 
     /// All of a document, or `None` if nothing was ever appended to it.
     fn load(&self, document: DocumentId) -> StoreFuture<Option<StoredDocument>>;
@@ -56,6 +67,15 @@ pub trait Store: Send + Sync + 'static {
     /// One page of the ids of the stored documents, in order, at most `limit` after `after`.
     fn list(&self, after: Option<DocumentId>, limit: usize) -> StoreFuture<Vec<DocumentId>>;
 
+    /// Documents in the order of their ids, deleted ones among them.
+    fn documents(&self, query: ListDocuments) -> StoreFuture<Vec<DocumentEntry>>;
+
+    /// At most `limit` documents that changed after the number `after`, in the order in which they last did. A document is listed once, at the place of its last change.
+    fn changed(&self, after: u64, limit: usize) -> StoreFuture<Vec<DocumentEntry>>;
+
+    /// The greatest [number](DocumentEntry::changed) that a document has, or 0. What happens next gets a greater one.
+    fn last_changed(&self) -> StoreFuture<u64>;
+
     /// Resolves when a write made just now is durable. The readiness check asks this.
     fn probe(&self) -> StoreFuture<()>;
 
@@ -72,6 +92,62 @@ pub struct Identity {
     pub storage_id: String,
 }
 
+/// How long an answer is kept at least, in milliseconds: a day.
+pub const ANSWER_KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// What a request was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAnswer {
+    /// SHA-256 of what was asked.
+    pub request: [u8; 32],
+    /// What was answered.
+    pub answer: Bytes,
+}
+
+/// Which documents to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListDocuments {
+    /// Only those after this one, which need not exist.
+    pub after: Option<DocumentId>,
+    /// Only those in one of these ranges, which are in order and do not overlap. See [`DocumentId::with_prefix`].
+    pub ranges: Vec<RangeInclusive<DocumentId>>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl ListDocuments {
+    /// The first documents whose ids begin with a text; with an empty one, of all.
+    pub fn with_prefix(prefix: &str, limit: usize) -> Self {
+        Self { after: None, ranges: DocumentId::with_prefix(prefix), limit }
+    }
+
+    /// Those parts of the ranges that come after [`after`](Self::after), as bounds.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (Bound<DocumentId>, DocumentId)> {
+        self.ranges.iter().filter(|range| self.after.is_none_or(|after| *range.end() > after)).map(|range| {
+            let start = match self.after {
+                Some(after) if after >= *range.start() => Bound::Excluded(after),
+                _ => Bound::Included(*range.start()),
+            };
+            (start, *range.end())
+        })
+    }
+}
+
+/// What a store lists of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentEntry {
+    /// Which.
+    pub id: DocumentId,
+    /// When it was created, in milliseconds since 1970.
+    pub created_ms: i64,
+    /// The number of its last change, or of its creation: see the promise *Counted* of [`Store`].
+    pub changed: u64,
+    /// When that was, in milliseconds since 1970.
+    pub changed_ms: i64,
+    /// Whether it was deleted.
+    pub is_deleted: bool,
+}
+
 /// A document as the store holds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredDocument {
@@ -85,6 +161,8 @@ pub struct StoredDocument {
     pub unfit: Option<(ChangeHash, String)>,
     /// Whether what was noted when the document was closed is still so.
     pub is_noted: bool,
+    /// When it was deleted, in milliseconds since 1970. Then nothing else is there.
+    pub deleted_ms: Option<i64>,
 }
 
 /// What is kept about a document besides its changes.
@@ -127,6 +205,9 @@ impl StoredDocument {
 
     /// The document that this makes. An index of the snapshot that is of no use is an error, [`RestoreError::Index`].
     pub fn restore(self, id: DocumentId) -> Result<Document, RestoreError> {
+        if self.deleted_ms.is_some() {
+            return Ok(Document::deleted(id));
+        }
         let quarantined = self.quarantined.into_iter().map(|change| (change.hash, change.reason));
         let mut restoring = Restoring::new(id, quarantined);
         if let Some(snapshot) = self.snapshot {

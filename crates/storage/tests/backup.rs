@@ -104,8 +104,13 @@ fn a_restored_folder_has_all_of_the_backup_and_is_another_server() {
     assert_eq!(store.identity(), identity);
     assert_ne!(store.identity().peer_id, old.identity().unwrap().peer_id);
     assert_ne!(store.identity().storage_id, old.identity().unwrap().storage_id);
+    // What the old server counted after the backup was made must not come up again with another meaning.
+    let last = block_on(store.last_changed()).unwrap();
+    assert!(last > 1 << 30, "{last}");
+    assert_eq!(block_on(store.changed(0, 10)).unwrap().len(), 1);
     block_on(store.append(ID, vec![change(3)])).unwrap();
     assert_eq!(block_on(store.load(ID)).unwrap().unwrap().changes.len(), 4);
+    assert_eq!(block_on(store.changed(last, 10)).unwrap().len(), 1);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::path::Path;
 use bytes::Bytes;
 use futures::executor::block_on;
 use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotIndex, SnapshotInfo};
-use highwater_storage::{CheckEvent, CheckedDocument, Found, SqliteStore, Store, StoreError, StoredDocument};
+use highwater_storage::{
+    CheckEvent, CheckedDocument, Found, Note, SqliteStore, Store, StoreError, StoredDocument,
+};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -245,6 +247,7 @@ fn a_file_of_the_first_version_is_looked_at_as_it_is_and_brought_up_to_date_when
     execute(
         dir.path(),
         "DROP TABLE snapshot; DROP TABLE part; DROP TABLE compaction; DROP TABLE closed; DROP TABLE unfit;
+         DROP TABLE feed; DROP TABLE tombstone; DROP TABLE answer;
          DROP INDEX log_place; CREATE INDEX log_document ON log (document); PRAGMA user_version = 1",
     );
     let before = contents(dir.path());
@@ -255,7 +258,68 @@ fn a_file_of_the_first_version_is_looked_at_as_it_is_and_brought_up_to_date_when
     assert!(contents(dir.path()) == before, "the folder has changed");
     assert_eq!(texts(&load(dir.path(), ID).unwrap().unwrap()), ["one", "two", "three"]);
     let version = raw(dir.path()).query_row("PRAGMA user_version", [], |row| row.get(0));
-    assert_eq!(version, Ok(2i64));
+    assert_eq!(version, Ok(3i64));
+    // What is there already comes in the order in which it was created, and what happens next comes after it.
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let feed = |store: &SqliteStore| {
+        let feed = block_on(store.changed(0, 10)).unwrap();
+        feed.into_iter().map(|entry| (entry.id, entry.changed)).collect::<Vec<_>>()
+    };
+    assert_eq!(feed(&store), [(ID, 1), (OTHER, 2)]);
+    block_on(store.append(ID, vec![change("seven")])).unwrap();
+    assert_eq!(feed(&store), [(OTHER, 2), (ID, 3)]);
+}
+
+#[test]
+fn what_was_deleted_is_cleared_away_also_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let many = (0..20_000).map(|n: u32| change(&n.to_string())).chain([refused("x")]);
+    block_on(store.append(ID, many.collect())).unwrap();
+    block_on(store.put_note(ID, Note::Closed { records: 20_000, changes: 20_000, heads: vec![] })).unwrap();
+    block_on(store.append(OTHER, vec![change("one")])).unwrap();
+    block_on(store.append(ID, vec![Record::Tombstone])).unwrap();
+    let copy = killed(&store, dir.path());
+    wait_until_cleared(&SqliteStore::open(copy.path()).unwrap(), copy.path());
+    wait_until_cleared(&store, dir.path());
+    drop(store);
+    let (file, documents) = check(dir.path());
+    assert_eq!(file, Vec::<String>::new());
+    assert!(documents.iter().all(CheckedDocument::is_whole));
+    assert!(documents[0].stored.deleted_ms.is_some());
+    assert_eq!(SqliteStore::open_read_only(dir.path()).unwrap().documents().unwrap(), [OTHER]);
+}
+
+/// Each commit clears a part away.
+fn wait_until_cleared(store: &SqliteStore, dir: &Path) {
+    let left = || -> i64 {
+        let sql = "SELECT (SELECT count(*) FROM log WHERE document = 1) + (SELECT count(*) FROM compaction) \
+                   + (SELECT count(*) FROM quarantine) + (SELECT count(*) FROM closed)";
+        raw(dir).query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    for _ in 0..1_000 {
+        if left() == 0 {
+            return;
+        }
+        block_on(store.probe()).unwrap();
+    }
+    panic!("{} rows are left", left());
+}
+
+#[test]
+fn a_damaged_tombstone_is_no_life() {
+    let dir = filled();
+    block_on(SqliteStore::open(dir.path()).unwrap().append(ID, vec![Record::Tombstone])).unwrap();
+    execute(dir.path(), "UPDATE tombstone SET deleted_ms = 1");
+    assert!(
+        matches!(load(dir.path(), ID), Err(StoreError::Damaged { record, .. }) if record == "tombstone row 1")
+    );
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let found = block_on(store.find(ID, ChangeHash([1; 32])));
+    assert!(matches!(found, Err(StoreError::Damaged { .. })), "{found:?}");
+    drop(store);
+    let (_, documents) = check(dir.path());
+    assert_eq!(documents[0].damaged.len(), 1);
 }
 
 #[test]

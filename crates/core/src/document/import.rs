@@ -2,12 +2,13 @@
 
 use crate::change::Change;
 use crate::id::{ChangeHash, PeerId};
+use crate::record::Record;
 use crate::wire::Rejection;
 
 use super::{ConnectionId, Document, Intake, PeerFault};
 
 /// Whose changes they are. A driver counts its connections from zero.
-const NOBODY: ConnectionId = ConnectionId(u64::MAX);
+pub(super) const NOBODY: ConnectionId = ConnectionId(u64::MAX);
 
 /// What became of changes that were [taken in](Document::take_in).
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -16,6 +17,15 @@ pub struct TakenIn {
     pub refused: Vec<Rejection>,
     /// Those for which there is no more room among the changes that wait for others. Nothing is kept of them.
     pub no_room: Vec<ChangeHash>,
+}
+
+/// A change that was made here, on top of what is durable and of those made before it.
+#[derive(Debug)]
+pub struct Made {
+    /// The change. Without one there are only records.
+    pub change: Option<Change>,
+    /// What is to be stored with it, or not at all.
+    pub with: Option<Record>,
 }
 
 impl Document {
@@ -47,5 +57,28 @@ impl Document {
             self.append(NOBODY, intake.records);
         }
         judged.map(|()| intake.rejections)
+    }
+
+    /// The same for changes that were made here, each on top of the one before, with what is to be stored with them: all that is taken follows as one [`Effect::Append`](super::Effect::Append).
+    ///
+    /// Nothing is taken from the first one on that does not fit. Returns how many were taken, and why not the next one.
+    pub fn take_made(&mut self, made: Vec<Made>, maker: &str) -> (usize, Option<String>) {
+        let mut intake = Intake::default();
+        let mut taken = 0;
+        for Made { change, with } in made {
+            let hash = change.as_ref().map(|change| change.hash);
+            if let Some(change) = change {
+                self.accept(change, maker, &mut intake);
+            }
+            if hash.is_some_and(|hash| !self.history.contains_staged(&hash)) {
+                break;
+            }
+            intake.records.extend(with);
+            taken += 1;
+        }
+        if !intake.records.is_empty() {
+            self.append(NOBODY, intake.records);
+        }
+        (taken, intake.refused.map(|(hash, refusal)| format!("change {hash}: {refusal}")))
     }
 }

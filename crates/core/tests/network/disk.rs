@@ -23,6 +23,7 @@ impl Stored {
             match record {
                 Record::Change { bytes } => stored.changes.push(bytes.clone()),
                 Record::Quarantine { hash, reason, .. } => stored.quarantined.push((*hash, reason.clone())),
+                Record::Answer { .. } | Record::Tombstone => {}
             }
         }
         stored

@@ -9,7 +9,7 @@ use highwater_core::change::{self, Change};
 use highwater_core::document::{Compacted, ConnectionId, Document, Effect, Outgoing, Restoring, UploadId};
 use highwater_core::snapshot::{CompactError, Compactable, compact};
 use highwater_core::sync::{BloomFilter, Message};
-use highwater_core::{ChangeHash, DocumentId, Materialised, Snapshot, SnapshotIndex, SnapshotInfo};
+use highwater_core::{ChangeHash, DocumentId, Materialised, Record, Snapshot, SnapshotIndex, SnapshotInfo};
 
 use super::Rng;
 use super::disk::{Disk, Stored};
@@ -73,7 +73,9 @@ impl<D: Disk> Hub<D> {
             match effect {
                 Effect::Append { id, records } => {
                     for record in &records {
-                        self.learn(record.bytes())?;
+                        if let Record::Change { bytes } | Record::Quarantine { bytes, .. } = record {
+                            self.learn(bytes)?;
+                        }
                     }
                     self.disk.append(id, records);
                     if self.acknowledges_early {

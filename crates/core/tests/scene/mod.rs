@@ -53,11 +53,11 @@ impl Server {
     pub(crate) fn after_power_cut(&self) -> Self {
         let changes = self.durable.iter().filter_map(|record| match record {
             Record::Change { bytes } => Some(bytes.clone()),
-            Record::Quarantine { .. } => None,
+            _ => None,
         });
         let quarantined = self.durable.iter().filter_map(|record| match record {
-            Record::Change { .. } => None,
             Record::Quarantine { hash, reason, .. } => Some((*hash, reason.clone())),
+            _ => None,
         });
         let mut server =
             Self::around(Document::restore(ID, changes, quarantined).expect("stored changes read"));

@@ -1,29 +1,49 @@
 //! What can be asked about documents, and sent for them, over HTTP.
 
+mod edit;
+mod history;
+mod list;
+mod read;
+
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
+use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, body};
-use bytes::Bytes;
+use axum::{Extension, Json};
 use highwater_core::limits::HAVE_HASHES_MAX;
-use highwater_core::{ChangeHash, DocumentId, Materialised, PeerId};
-use serde::{Deserialize, Deserializer};
-use serde_json::json;
+use highwater_core::{ChangeHash, PeerId};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::problem::Problem;
+use super::extract::{HashInPath, InPath, content_length, read_with_room};
+use super::openapi::{BodyProblems, Chunks, Hash, Id, ReadProblems};
+use super::problem::{Problem, ProblemBody};
 use crate::activity::Activity;
 use crate::connection;
-use crate::envelope::{hashes, rejections};
+use crate::envelope::hashes;
 use crate::hub::Hub;
-use crate::limits::{HAVE_BYTES_MAX, INGEST_BYTES_MAX};
+use crate::limits::{HAVE_BYTES_MAX, INGEST_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
 use crate::uploads;
+
+/// The routes below `/v1/docs`, with their description.
+pub(super) fn routes() -> OpenApiRouter<Arc<Hub>> {
+    OpenApiRouter::new()
+        .routes(routes!(list::list, edit::create))
+        .routes(routes!(read::document, read::head, edit::patch, edit::put, edit::delete))
+        .routes(routes!(read::heads))
+        .routes(routes!(read::diff))
+        .routes(routes!(history::history))
+        .routes(routes!(history::changes, ingest))
+        .routes(routes!(change))
+        .routes(routes!(have))
+}
 
 /// The subprotocol of `GET /v1/docs/{id}/sync`.
 pub(super) const PLAIN_PROTOCOL: &str = "automerge-sync.v1";
@@ -32,13 +52,9 @@ pub(super) const PLAIN_PROTOCOL: &str = "automerge-sync.v1";
 pub(super) async fn sync(
     State(hub): State<Arc<Hub>>,
     Extension(activity): Extension<Activity>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let id = match document_id(&id) {
-        Ok(id) => id,
-        Err(problem) => return problem.into_response(),
-    };
     match upgrade {
         Ok(upgrade) => super::with_limits(upgrade.protocols([PLAIN_PROTOCOL]))
             .on_upgrade(move |socket| connection::serve_plain(hub, activity, id, socket)),
@@ -46,43 +62,66 @@ pub(super) async fn sync(
     }
 }
 
-/// `GET /v1/docs/{id}`: the document as `Automerge.save` writes it, with all that is durable now.
-pub(super) async fn document(
-    State(hub): State<Arc<Hub>>,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
-    let id = document_id(&id)?;
-    let saved = hub.read(id, Materialised::save).await?.ok_or(Problem::NoSuchDocument)?;
-    Ok(([(CONTENT_TYPE, "application/vnd.automerge"), (CACHE_CONTROL, "no-store")], saved).into_response())
+/// A change that is durable.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ChangeIsDurable {
+    hash: String,
+    /// Always true.
+    durable: bool,
 }
 
-/// `GET /v1/docs/{id}/changes/{hash}`: 200 if the change is durable and part of the document, 404 if it is not. One look-up, however long the history.
+/// Whether a change is durable
+///
+/// One look-up, whether the document is open or not, however long its history.
+#[utoipa::path(get, path = "/v1/docs/{id}/changes/{hash}", tag = "changes", params(Id, Hash), responses(
+    (status = 200, description = "It is durable, and part of the document.", body = ChangeIsDurable),
+    ReadProblems,
+))]
 pub(super) async fn change(
     State(hub): State<Arc<Hub>>,
-    Path((id, hash)): Path<(String, String)>,
+    InPath(id): InPath,
+    HashInPath(hash): HashInPath,
 ) -> Result<Response, Problem> {
-    let (id, hash) = (document_id(&id)?, change_hash(&hash)?);
     if hub.contains(id, vec![hash]).await? != [true] {
         return Err(Problem::NoSuchChange);
     }
-    Ok(answer(&json!({ "hash": hash.to_string(), "durable": true })))
+    Ok(answer(&ChangeIsDurable { hash: hash.to_string(), durable: true }))
 }
 
 /// Of which changes it is asked whether they are durable.
-#[derive(Deserialize)]
-struct Have {
+#[derive(Deserialize, ToSchema)]
+pub(super) struct Have {
+    /// The hashes of changes, in hexadecimal.
     #[serde(deserialize_with = "change_hashes")]
+    #[schema(value_type = Vec<HashText>, max_items = 1000)]
     hashes: Vec<ChangeHash>,
 }
 
-/// `POST /v1/docs/{id}/have` with `{"hashes": [...]}`: which of them are durable and part of the document, and which are not.
+/// The hash of a change, in hexadecimal.
+#[derive(ToSchema)]
+#[schema(pattern = "^[0-9a-f]{64}$")]
+#[allow(dead_code, reason = "describes what is read elsewhere")]
+struct HashText(String);
+
+/// Which changes are durable, and which are not.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HaveAnswer {
+    durable: Vec<String>,
+    /// They may be on their way to disk.
+    missing: Vec<String>,
+}
+
+/// Which of some changes are durable
+#[utoipa::path(post, path = "/v1/docs/{id}/have", tag = "changes", params(Id), request_body = Have, responses(
+    (status = 200, description = "Those that are durable and part of the document, and the others.", body = HaveAnswer),
+    BodyProblems,
+))]
 pub(super) async fn have(
     State(hub): State<Arc<Hub>>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     body: Body,
 ) -> Result<Response, Problem> {
-    let id = document_id(&id)?;
-    let body = read(body, HAVE_BYTES_MAX).await?;
+    let body = super::extract::read(body, HAVE_BYTES_MAX).await?;
     let invalid = |error: serde_json::Error| Problem::Invalid { what: "body", detail: error.to_string() };
     let Have { hashes: asked } = serde_json::from_slice(&body).map_err(invalid)?;
     let found = hub.contains(id, asked.clone()).await?;
@@ -90,54 +129,69 @@ pub(super) async fn have(
     for (hash, is_durable) in asked.into_iter().zip(found) {
         if is_durable { durable.push(hash) } else { missing.push(hash) }
     }
-    Ok(answer(&json!({ "durable": hashes(&durable), "missing": hashes(&missing) })))
+    Ok(answer(&HaveAnswer { durable: hashes(&durable), missing: hashes(&missing) }))
 }
 
-/// `POST /v1/docs/{id}/changes` with change chunks one after the other: they are taken in as on a socket, and the answer comes when they are durable. Sending them again does no harm.
+/// What became of changes.
+#[derive(Serialize, ToSchema)]
+pub(super) struct IngestAnswer {
+    durable: Vec<String>,
+    /// Stored, and waiting for changes that they depend on.
+    pending: Vec<String>,
+    /// These will never be part of the document.
+    rejected: Vec<Rejected>,
+}
+
+/// A change that will never be part of the document.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Rejected {
+    hash: String,
+    reason: String,
+}
+
+/// Sends changes
 ///
-/// The content type is of no interest: a page that is being closed cannot choose it freely.
+/// Change chunks one after the other. They are taken in as on a socket, and the answer comes when they are durable. Sending them again does no harm. The content type is of no interest: a
+/// page that is being closed cannot choose it freely.
+#[utoipa::path(post, path = "/v1/docs/{id}/changes", tag = "changes", params(Id),
+    request_body(content = Option<Chunks>, content_type = "application/vnd.automerge", description = "At most 32 MiB."),
+    responses(
+        (status = 200, description = "They are durable, but for those that are named.", body = IngestAnswer),
+        (status = 411, description = "`length_required`: with a Content-Length.", body = ProblemBody, content_type = "application/problem+json"),
+        BodyProblems,
+    ),
+)]
 pub(super) async fn ingest(
     State(hub): State<Arc<Hub>>,
-    Path(id): Path<String>,
+    InPath(id): InPath,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let id = document_id(&id)?;
-    let len = headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
-    let len: usize = len.ok_or(Problem::LengthRequired)?;
-    if len > INGEST_BYTES_MAX {
-        return Err(Problem::TooLarge { max: INGEST_BYTES_MAX });
-    }
+    content_length(&headers, INGEST_BYTES_MAX)?.ok_or(Problem::LengthRequired)?;
     // Held until the answer: what all requests together hold in memory is bounded.
-    let _room = hub.ingest_room(len).await;
-    let body = read(body, INGEST_BYTES_MAX).await?;
+    let (body, _room) = read_with_room(&hub, &headers, body, INGEST_BYTES_MAX, 1).await?;
     let changes = uploads::unpack(hub.unpacking(), id, vec![body]).await?;
     let sender = PeerId::new("http").map_err(|error| Problem::Internal(error.to_string()))?;
     let ingested = hub.ingest(id, changes, sender).await?;
-    Ok(answer(&json!({
-        "durable": hashes(&ingested.durable),
-        "pending": hashes(&ingested.pending),
-        "rejected": rejections(&ingested.rejected),
-    })))
+    let rejected = ingested.rejected.into_iter();
+    Ok(answer(&IngestAnswer {
+        durable: hashes(&ingested.durable),
+        pending: hashes(&ingested.pending),
+        rejected: rejected.map(|it| Rejected { hash: it.hash.to_string(), reason: it.reason }).collect(),
+    }))
 }
 
-async fn read(body: Body, max: usize) -> Result<Bytes, Problem> {
-    // What it fails of is either the limit or a connection that is gone, and then nobody hears the answer.
-    body::to_bytes(body, max).await.map_err(|_| Problem::TooLarge { max })
+/// How many entries of a list are wanted.
+fn page_limit(asked: Option<usize>) -> Result<usize, Problem> {
+    match asked.unwrap_or(PAGE_DEFAULT) {
+        limit @ 1..=PAGE_MAX => Ok(limit),
+        _ => Err(Problem::Invalid { what: "limit", detail: format!("expected 1 to {PAGE_MAX}") }),
+    }
 }
 
-fn answer(body: &serde_json::Value) -> Response {
+/// An answer that is true now.
+fn answer(body: &impl Serialize) -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(body)).into_response()
-}
-
-/// A document id, also as a url of automerge-repo.
-fn document_id(text: &str) -> Result<DocumentId, Problem> {
-    let id = text.strip_prefix("automerge:").unwrap_or(text);
-    id.parse().map_err(|error| Problem::Invalid { what: "document id", detail: format!("{error}") })
-}
-
-fn change_hash(text: &str) -> Result<ChangeHash, Problem> {
-    text.parse().map_err(|error| Problem::Invalid { what: "change hash", detail: format!("{error}") })
 }
 
 /// Hashes as hex texts, not more than may be asked about at once.

@@ -1,23 +1,74 @@
 //! What goes wrong with a request, as RFC 9457 says it: a JSON object with a code that programs can rely on, and a sentence for people.
 
 use axum::Json;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use highwater_core::change::ChunkError;
 use highwater_core::document::PeerFault;
+use highwater_core::limits::JSON_DEPTH_MAX;
+use highwater_core::{ChangeHash, EditError, EditReason, ReadError};
 use highwater_storage::StoreError;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::etag;
+use crate::envelope::hashes;
+use crate::limits::RETRY_AFTER_SECONDS;
+
+/// The kinds of bodies that a PATCH takes.
+pub(super) const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json";
 
 /// Why a request is not answered as it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
-    /// A part of the path or the body that is not what it should be.
+    /// A part of the path, the query, the head or the body that is not what it should be.
     #[error("{what}: {detail}")]
     Invalid { what: &'static str, detail: String },
+    /// There is nothing at this path.
+    #[error("there is nothing at {0}; see /v1/api")]
+    NoSuchRoute(String),
+    /// There is something at this path, for other methods.
+    #[error("the method {0} is not for this path")]
+    Method(String),
+    /// The client takes nothing that it could be answered with.
+    #[error("it can be had as {offered}")]
+    NotAcceptable { offered: String },
+    /// The body is of another kind.
+    #[error("the body must be {taken}")]
+    MediaType { taken: &'static str },
+    /// A document that was to be made is there already.
+    #[error("the document exists")]
+    Exists,
+    /// The document is not as the client thought.
+    #[error("the document is not as the request says; its heads are given")]
+    PreconditionFailed { heads: Vec<ChangeHash> },
+    /// The key was used for a request that asked for something else.
+    #[error("the Idempotency-Key was used for another request")]
+    KeyReused,
+    /// The edit cannot be made.
+    #[error("{0}")]
+    Edit(#[from] EditError),
+    /// Changes of a new document can never be part of one.
+    #[error("change {hash} can be part of no document: {reason}")]
+    Refused { hash: ChangeHash, reason: String },
+    /// A new document lacks changes.
+    #[error("changes are missing that others depend on")]
+    Incomplete,
+    /// The document has no such change.
+    #[error("the document has no change {0}, or not yet")]
+    UnknownHeads(ChangeHash),
+    /// The document has too many levels.
+    #[error(
+        "the document is nested deeper than {JSON_DEPTH_MAX} levels, and can be had as application/vnd.automerge only"
+    )]
+    TooDeep,
     /// The document does not have that change, or not yet.
     #[error("the change is not durable here")]
     NoSuchChange,
+    /// The document was deleted.
+    #[error("the document was deleted")]
+    Deleted,
     /// There is no such document, or it has no changes yet.
     #[error("the document has no changes here")]
     NoSuchDocument,
@@ -47,14 +98,77 @@ pub(crate) enum Problem {
     Internal(String),
 }
 
+/// Something went wrong (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody {
+    /// Always `about:blank`: `code` says more.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The name of the status.
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// Which problem it is, for programs. These stay the same.
+    code: &'static str,
+    /// What is wrong, for people.
+    detail: String,
+    /// Whether the same request may succeed later.
+    retryable: bool,
+    /// The limit that is hit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    limit: Option<Limit>,
+    /// Which operation of a JSON Patch cannot be made, the first one being 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    operation: Option<usize>,
+    /// A JSON Pointer to where an edit cannot be made, or to what is wrong in the value that was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pointer: Option<String>,
+    /// The heads of the document, if it has others than the request says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    heads: Option<Vec<String>>,
+}
+
+/// A limit of the server.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Limit {
+    /// Of what there is too much.
+    what: &'static str,
+    /// How much there may be.
+    max: usize,
+}
+
 impl Problem {
     fn status(&self) -> StatusCode {
         match self {
             Self::Invalid { .. } | Self::Chunk(_) => StatusCode::BAD_REQUEST,
-            Self::NoSuchChange | Self::NoSuchDocument => StatusCode::NOT_FOUND,
+            Self::NoSuchRoute(_) | Self::NoSuchChange | Self::NoSuchDocument | Self::UnknownHeads(_) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
+            Self::Exists => StatusCode::CONFLICT,
+            Self::Deleted => StatusCode::GONE,
+            Self::PreconditionFailed { .. } => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::MediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
-            Self::Fault(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Edit(error) => match error.reason {
+                EditReason::Invalid(_) => StatusCode::BAD_REQUEST,
+                EditReason::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                EditReason::NoSuchPath
+                | EditReason::TestFailed
+                | EditReason::WrongType(_)
+                | EditReason::OutOfBounds(_) => StatusCode::CONFLICT,
+            },
+            Self::Fault(_) | Self::KeyReused | Self::Refused { .. } | Self::Incomplete | Self::TooDeep => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::Origin(_) => StatusCode::FORBIDDEN,
             Self::Store(StoreError::Damaged { .. }) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -65,8 +179,26 @@ impl Problem {
     fn code(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "invalid",
-            Self::Chunk(_) => "invalid_changes",
-            Self::NoSuchChange => "no_such_change",
+            Self::NoSuchRoute(_) => "no_such_route",
+            Self::Method(_) => "method_not_allowed",
+            Self::NotAcceptable { .. } => "not_acceptable",
+            Self::MediaType { .. } => "unsupported_media_type",
+            Self::Exists => "exists",
+            Self::Deleted => "deleted",
+            Self::PreconditionFailed { .. } => "precondition_failed",
+            Self::KeyReused => "idempotency_key_reused",
+            Self::Edit(error) => match error.reason {
+                EditReason::Invalid(_) => "invalid_edit",
+                EditReason::NoSuchPath => "no_such_path",
+                EditReason::TestFailed => "test_failed",
+                EditReason::WrongType(_) => "wrong_type",
+                EditReason::OutOfBounds(_) => "out_of_bounds",
+                EditReason::TooLarge { .. } => "too_large",
+            },
+            Self::Refused { .. } | Self::Chunk(_) => "invalid_changes",
+            Self::Incomplete => "incomplete",
+            Self::UnknownHeads(_) | Self::NoSuchChange => "no_such_change",
+            Self::TooDeep => "too_deep",
             Self::NoSuchDocument => "no_such_document",
             Self::TooLarge { .. } => "too_large",
             Self::LengthRequired => "length_required",
@@ -85,16 +217,67 @@ impl Problem {
         match self {
             Self::NoSuchChange
             | Self::NoSuchDocument
+            | Self::UnknownHeads(_)
             | Self::Unavailable
             | Self::Fault(PeerFault::TooManyOrphans) => true,
             Self::Store(error) => !matches!(error, StoreError::Damaged { .. }),
-            Self::Invalid { .. }
-            | Self::Chunk(_)
-            | Self::TooLarge { .. }
-            | Self::LengthRequired
-            | Self::Fault(_)
-            | Self::Origin(_)
-            | Self::Internal(_) => false,
+            _ => false,
+        }
+    }
+
+    fn body(&self) -> ProblemBody {
+        let status = self.status();
+        let mut body = ProblemBody {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            code: self.code(),
+            detail: self.to_string(),
+            retryable: self.is_retryable(),
+            limit: None,
+            operation: None,
+            pointer: None,
+            heads: None,
+        };
+        match self {
+            Self::TooLarge { max } => body.limit = Some(Limit { what: "bytes of the body", max: *max }),
+            Self::TooDeep => body.limit = Some(Limit { what: "levels", max: JSON_DEPTH_MAX }),
+            Self::PreconditionFailed { heads } => body.heads = Some(hashes(heads)),
+            Self::Edit(error) => {
+                body.operation = error.operation;
+                body.pointer = Some(error.pointer.clone());
+                if let EditReason::TooLarge { what, max } = error.reason {
+                    body.limit = Some(Limit { what, max });
+                }
+            }
+            _ => {}
+        }
+        body
+    }
+
+    /// A header that goes with it.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::MediaType { taken: PATCH_TYPES } => {
+                Some((HeaderName::from_static("accept-patch"), HeaderValue::from_static(PATCH_TYPES)))
+            }
+            Self::PreconditionFailed { heads } => {
+                HeaderValue::from_str(&etag(heads)).ok().map(|tag| (axum::http::header::ETAG, tag))
+            }
+            Self::Unavailable | Self::Store(_) if self.is_retryable() => {
+                Some((RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::UnknownHeads(hash) => Self::UnknownHeads(hash),
+            ReadError::TooDeep => Self::TooDeep,
+            ReadError::Internal(reason) => Self::Internal(reason),
         }
     }
 }
@@ -105,18 +288,11 @@ impl IntoResponse for Problem {
         if status.is_server_error() {
             tracing::error!(error = %self, "a request failed");
         }
-        let body = json!({
-            "type": "about:blank",
-            "title": status.canonical_reason(),
-            "status": status.as_u16(),
-            "code": self.code(),
-            "detail": self.to_string(),
-            "retryable": self.is_retryable(),
-        });
-        let mut response = (status, Json(body)).into_response();
+        let mut response = (status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.extend(self.header());
         response
     }
 }

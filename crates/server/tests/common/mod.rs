@@ -62,6 +62,11 @@ impl TestServer {
         drop(self.stop.take());
     }
 
+    /// Dropped, it asks the server to stop.
+    pub fn stopper(&mut self) -> Option<oneshot::Sender<()>> {
+        self.stop.take()
+    }
+
     pub async fn stopped(mut self) -> Result<(), ServerError> {
         self.begin_stop();
         patiently(self.running).await.unwrap()
@@ -85,12 +90,21 @@ impl TestServer {
         String::from_utf8(self.request(path).await).unwrap()
     }
 
-    /// The body of a plain HTTP request that succeeds.
-    pub async fn get_bytes(&self, path: &str) -> Vec<u8> {
-        let answer = self.request(path).await;
-        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-        let head = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
-        answer[head + 4..].to_vec()
+    /// A request with all that can be in one.
+    pub async fn http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n", body.len());
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        stream.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
+        // A server that has read enough may close before it has read all.
+        let _ = stream.write_all(body).await;
+        let mut answer = Vec::new();
+        patiently(stream.read_to_end(&mut answer)).await.unwrap();
+        Answer::parse(&answer)
     }
 
     async fn request(&self, path: &str) -> Vec<u8> {
@@ -101,6 +115,48 @@ impl TestServer {
         let mut answer = Vec::new();
         patiently(stream.read_to_end(&mut answer)).await.unwrap();
         answer
+    }
+}
+
+/// An answer over HTTP.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    fn parse(answer: &[u8]) -> Self {
+        let end = answer.windows(4).position(|end| end == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(answer)));
+        let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+        Self { status: head[9..12].parse().unwrap(), head, body: answer[end + 4..].to_vec() }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        headers.find(|(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("{} {}", self.head, String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The code of a problem.
+    #[track_caller]
+    pub fn code(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        assert_eq!(self.json()["status"], self.status, "{self:?}");
+        self.json()["code"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    pub fn ok(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{} {}", self.head, String::from_utf8_lossy(&self.body));
+        self
     }
 }
 

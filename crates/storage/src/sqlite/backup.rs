@@ -173,6 +173,7 @@ fn rename_store(path: &Path) -> Result<Identity, StoreError> {
         return Err(open_error(format!("the journal stays in mode {mode}")));
     }
     schema::set_identity(&conn, &identity)?;
+    schema::leave_room_in_feed(&conn).map_err(open_error)?;
     if schema::identity(&conn)? != identity {
         return Err(open_error("the backup has lost its identity"));
     }

@@ -75,9 +75,11 @@ impl ReadOnlyStore {
             return Err(StoreError::Open(format!("there is no file {}", path.display())));
         }
         let conn = connection::open_file_for_check(path)?;
-        if schema::check_version(&conn)? == 0 {
+        let version = schema::check_version(&conn)?;
+        if version == 0 {
             return Err(StoreError::Open(format!("{} is empty", path.display())));
         }
+        connection::stand_in_for_new_tables(&conn, version)?;
         Ok(Self { conn, reading: Reading::Quiet { _lock: None } })
     }
 
@@ -108,6 +110,9 @@ impl ReadOnlyStore {
             self.check_numbers("quarantine"),
             self.check_numbers("snapshot"),
             self.check_numbers("part"),
+            self.check_numbers("feed"),
+            self.check_numbers("tombstone"),
+            self.check_numbers("answer"),
         ] {
             match problem {
                 Ok(problems) => problems.into_iter().for_each(|detail| found(CheckEvent::File(detail))),
@@ -120,7 +125,7 @@ impl ReadOnlyStore {
         }
     }
 
-    /// The ids of all documents, in order.
+    /// The ids of all documents, in order, without those that were deleted.
     ///
     /// # Errors
     ///
@@ -128,7 +133,7 @@ impl ReadOnlyStore {
     pub fn documents(&self) -> Result<Vec<DocumentId>, StoreError> {
         let read_error = |error: rusqlite::Error| StoreError::Read(error.to_string());
         let mut statement =
-            self.conn.prepare("SELECT document_id FROM document ORDER BY document_id").map_err(read_error)?;
+            self.conn.prepare("SELECT document_id FROM document WHERE id NOT IN (SELECT document FROM tombstone) ORDER BY document_id").map_err(read_error)?;
         let ids = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(read_error)?;
         ids.map(|id| {
             let id = id.map_err(read_error)?;

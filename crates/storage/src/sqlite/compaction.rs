@@ -85,6 +85,11 @@ impl Compaction {
         numbers.map(|number| number.map(clean)).collect()
     }
 
+    /// Clearing away what is left of a deleted document.
+    pub(super) fn of_deleted(document: DocumentId, number: i64) -> Self {
+        Self { document, number, step: Step::Clean, answer: None }
+    }
+
     /// Tells whoever waits for the snapshot.
     pub(super) fn answer(&mut self, result: Result<(), StoreError>) {
         if let Some(answer) = self.answer.take() {
@@ -97,7 +102,12 @@ impl Compaction {
     pub(super) fn slice(&mut self, conn: &Connection, now_ms: i64) -> rusqlite::Result<Outcome> {
         match std::mem::replace(&mut self.step, Step::Done) {
             Step::Begin(snapshot) => self.begin(conn, &snapshot, now_ms),
+            Step::Write { .. } if rows::has_tombstone(conn, self.number)? => {
+                self.answer(Err(StoreError::Snapshot("the document was deleted".into())));
+                self.clean_deleted(conn)
+            }
             Step::Write { row, parts } => self.write(conn, row, parts),
+            Step::Clean if rows::has_tombstone(conn, self.number)? => self.clean_deleted(conn),
             Step::Clean => self.clean(conn),
             Step::Done => Ok(Outcome::Done),
         }
@@ -107,6 +117,9 @@ impl Compaction {
         let Some(number) = rows::document_number(conn, &self.document)? else {
             return Ok(Outcome::Misfit("there is no such document".into()));
         };
+        if rows::has_tombstone(conn, number)? {
+            return Ok(Outcome::Misfit("the document was deleted".into()));
+        }
         self.number = number;
         let before = conn
             .prepare_cached("SELECT records FROM snapshot WHERE document = ?1")?
@@ -198,6 +211,32 @@ impl Compaction {
         if deleted > 0 {
             self.step = Step::Clean;
             return Ok(Outcome::More);
+        }
+        conn.prepare_cached("DELETE FROM compaction WHERE document = ?1")?.execute([self.number])?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// Where something is left of a deleted document, and how many rows of it are deleted with one commit.
+const LEFT_OVER: &[(&str, &str, i64)] = &[
+    ("log", "seq", SLICE_ROWS),
+    ("part", "seq", SLICE_PARTS),
+    ("quarantine", "seq", SLICE_PARTS),
+    ("snapshot", "document", 1),
+    ("closed", "document", 1),
+    ("unfit", "document", 1),
+];
+
+impl Compaction {
+    fn clean_deleted(&mut self, conn: &Connection) -> rusqlite::Result<Outcome> {
+        for (table, key, rows) in LEFT_OVER {
+            let sql = format!(
+                "DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE document = ?1 LIMIT ?2)"
+            );
+            if conn.prepare_cached(&sql)?.execute((self.number, rows))? > 0 {
+                self.step = Step::Clean;
+                return Ok(Outcome::More);
+            }
         }
         conn.prepare_cached("DELETE FROM compaction WHERE document = ?1")?.execute([self.number])?;
         Ok(Outcome::Done)

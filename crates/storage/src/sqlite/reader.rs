@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 
 use super::rows::{self, DamagedRow, OnDamage};
 use super::snapshot::{self, Fault, SnapshotReader};
-use super::{connection, schema};
+use super::{connection, feed, schema};
 use crate::queue::Queue;
-use crate::store::{Found, StoreError, StoredDocument};
+use crate::store::{DocumentEntry, Found, ListDocuments, StoreError, StoredAnswer, StoredDocument};
 
 /// Reads at most this many documents at a time.
 const THREADS: usize = 4;
@@ -27,6 +27,10 @@ pub(super) enum Read {
     Snapshot { document: DocumentId, answer: Answer<Option<Bytes>> },
     Find { document: DocumentId, hash: ChangeHash, answer: Answer<Found> },
     List { after: Option<DocumentId>, limit: usize, answer: Answer<Vec<DocumentId>> },
+    Answer { document: DocumentId, key: [u8; 32], answer: Answer<Option<StoredAnswer>> },
+    Documents { query: ListDocuments, answer: Answer<Vec<DocumentEntry>> },
+    Changed { after: u64, limit: usize, answer: Answer<Vec<DocumentEntry>> },
+    LastChanged { answer: Answer<u64> },
 }
 
 /// A few threads with a connection each, and one queue before them.
@@ -76,6 +80,14 @@ fn run(conn: Connection, queue: &Queue<Read>) {
                 drop(answer.send(fenced(|| find(&conn, document, &hash))))
             }
             Read::List { after, limit, answer } => drop(answer.send(fenced(|| list(&conn, after, limit)))),
+            Read::Answer { document, key, answer } => {
+                drop(answer.send(fenced(|| given_answer(&conn, document, &key))));
+            }
+            Read::Documents { query, answer } => drop(answer.send(fenced(|| feed::documents(&conn, &query)))),
+            Read::Changed { after, limit, answer } => {
+                drop(answer.send(fenced(|| feed::changed(&conn, after, limit))));
+            }
+            Read::LastChanged { answer } => drop(answer.send(fenced(|| feed::last_changed(&conn)))),
         }
     }
 }
@@ -118,6 +130,9 @@ fn chunk(conn: &Connection, document: DocumentId) -> Result<Option<Bytes>, Store
     let Some(number) = rows::document_number(conn, &document).map_err(read_error)? else {
         return Ok(None);
     };
+    if rows::deleted(conn, number, &document).map_err(faulty(document))?.is_some() {
+        return Ok(None);
+    }
     let reader = SnapshotReader::open(conn, number, document).map_err(faulty(document))?;
     reader.map(|reader| reader.chunk()).transpose().map_err(faulty(document))
 }
@@ -125,6 +140,18 @@ fn chunk(conn: &Connection, document: DocumentId) -> Result<Option<Bytes>, Store
 fn find(conn: &Connection, document: DocumentId, hash: &ChangeHash) -> Result<Found, StoreError> {
     let _snapshot = conn.unchecked_transaction().map_err(read_error)?;
     snapshot::find(conn, document, hash).map_err(faulty(document))
+}
+
+fn given_answer(
+    conn: &Connection,
+    document: DocumentId,
+    key: &[u8; 32],
+) -> Result<Option<StoredAnswer>, StoreError> {
+    let _snapshot = conn.unchecked_transaction().map_err(read_error)?;
+    let Some(number) = rows::document_number(conn, &document).map_err(read_error)? else {
+        return Ok(None);
+    };
+    rows::answer(conn, number, &document, key).map_err(faulty(document))
 }
 
 fn list(conn: &Connection, after: Option<DocumentId>, limit: usize) -> Result<Vec<DocumentId>, StoreError> {
@@ -140,11 +167,11 @@ fn list(conn: &Connection, after: Option<DocumentId>, limit: usize) -> Result<Ve
     ids.map(|id| document_id(&id.map_err(read_error)?)).collect()
 }
 
-fn document_id(bytes: &[u8]) -> Result<DocumentId, StoreError> {
+pub(super) fn document_id(bytes: &[u8]) -> Result<DocumentId, StoreError> {
     DocumentId::try_from(bytes)
         .map_err(|_| StoreError::Read(format!("a document has an id of {} bytes instead of 16", bytes.len())))
 }
 
-fn read_error(error: rusqlite::Error) -> StoreError {
+pub(super) fn read_error(error: rusqlite::Error) -> StoreError {
     StoreError::Read(error.to_string())
 }

@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
 use super::schema::{self, QuarantineFields};
 use super::snapshot::{Closed, Fault, SnapshotReader};
-use crate::store::{QuarantinedChange, StoredDocument};
+use crate::store::{QuarantinedChange, StoredAnswer, StoredDocument};
 
 const LOG: &str = "SELECT seq, position, kind, checksum, bytes FROM log \
                    WHERE document = ?1 AND position >= ?2 ORDER BY position, seq";
@@ -56,6 +56,48 @@ pub(super) fn document_number(conn: &Connection, document: &DocumentId) -> rusql
         .optional()
 }
 
+/// When a document was deleted, if it was.
+pub(super) fn deleted(conn: &Connection, number: i64, document: &DocumentId) -> Result<Option<i64>, Fault> {
+    let row = conn
+        .prepare_cached("SELECT deleted_ms, checksum FROM tombstone WHERE document = ?1")?
+        .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((deleted_ms, checksum)) = row else { return Ok(None) };
+    let damage = |detail| Fault::Damaged(DamagedRow { table: "tombstone", row: number, detail });
+    compare(checksum, schema::tombstone_checksum(document, deleted_ms)).map_err(damage)?;
+    Ok(Some(deleted_ms))
+}
+
+/// Whether there is a tombstone, be it damaged or not.
+pub(super) fn has_tombstone(conn: &Connection, number: i64) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT 1 FROM tombstone WHERE document = ?1")?.exists([number])
+}
+
+/// See [`Store::answer`](crate::Store::answer).
+pub(super) fn answer(
+    conn: &Connection,
+    number: i64,
+    document: &DocumentId,
+    key: &[u8; 32],
+) -> Result<Option<StoredAnswer>, Fault> {
+    // The newest one: after a day a key may be used for something else.
+    let sql = "SELECT seq, request, answer, at_ms, checksum FROM answer \
+               WHERE document = ?1 AND key = ?2 ORDER BY seq DESC LIMIT 1";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query((number, key))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let damage =
+        |detail| Fault::Damaged(DamagedRow { table: "answer", row: row.get(0).unwrap_or(-1), detail });
+    let request: [u8; 32] = blob(row, 1)
+        .and_then(|bytes| bytes.try_into().map_err(|_| "the request does not have 32 bytes".to_owned()))
+        .map_err(damage)?;
+    let answer = blob(row, 2).map_err(damage)?;
+    let at_ms = self::number(row, 3).map_err(damage)?;
+    let checksum = self::number(row, 4).map_err(damage)?;
+    compare(checksum, schema::answer_checksum(document, key, &request, answer, at_ms)).map_err(damage)?;
+    Ok(Some(StoredAnswer { request, answer: Bytes::copy_from_slice(answer) }))
+}
+
 /// How many rows of the log a document has, or had before a snapshot took their place: the position of the next one.
 pub(super) fn next_position(conn: &Connection, number: i64) -> rusqlite::Result<i64> {
     // The greater one: whichever rows of the log a clean-up has left.
@@ -70,6 +112,19 @@ pub(super) fn next_position(conn: &Connection, number: i64) -> rusqlite::Result<
 pub(super) fn walk(conn: &Connection, number: i64, document: DocumentId, on_damage: OnDamage) -> Walked {
     let mut walk = Walk { document, on_damage, damaged: Vec::new() };
     let mut walked = Walked::default();
+    match deleted(conn, number, &document) {
+        Ok(None) => {}
+        // Whatever else is there of it is being cleared away.
+        Ok(deleted_ms) => {
+            walked.stored.deleted_ms = deleted_ms;
+            return walked;
+        }
+        Err(fault) => {
+            walked.cut_short = walk.fault(fault, 0).err();
+            walked.damaged = walk.damaged;
+            return walked;
+        }
+    }
     let snapshot = walk.snapshot(conn, number, &mut walked);
     // Where the tail begins is not known then.
     let log = snapshot.and_then(|records| {

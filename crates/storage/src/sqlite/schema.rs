@@ -11,6 +11,9 @@
 //! | `compaction` | compaction that is under way | `document`, `generation`                                             |
 //! | `closed`     | document that was let go of | `document`, `records`, `changes`, `heads`, `checksum`                 |
 //! | `unfit`      | document that cannot be compacted | `document`, `hash`, `reason`, `at_ms`                           |
+//! | `feed`       | document          | `document`, `changed`, `changed_ms`                                             |
+//! | `tombstone`  | deleted document  | `document`, `deleted_ms`, `checksum`                                            |
+//! | `answer`     | request that was answered | `seq`, `document`, `key`, `request` (32 bytes each), `answer`, `at_ms`, `checksum` |
 //!
 //! `log` is append-only, but for compaction. `seq` is the order of the whole store. `position` counts the rows of one document from 0 without a
 //! gap, so that a row that went missing is noticed, which no checksum of the rows that are left could do. `kind` says what
@@ -20,6 +23,12 @@
 //! Its pieces are the rows of `part` with its generation: the document chunk ([`PART_DOCUMENT`]) and the graph ([`PART_GRAPH`]), both cut at [`PART_BYTES`]; the pages of
 //! hashes ([`PART_PAGE`]) and the orphans ([`PART_ORPHAN`]), one to a row. Pieces of another generation are left over from a compaction, and are listed in `compaction`
 //! until they are deleted.
+//!
+//! `feed.changed` is the number of a document's last change: one more than the greatest, at every commit that changes the document. As every document stays in the feed, deleted ones too, the
+//! greatest number is always there, and no number is given twice. A store that was restored from a backup goes on far behind it ([`META_FEED_FLOOR`]): its numbers are not those of the server
+//! that the backup was made of, some of whose last ones the backup does not know.
+//!
+//! Of a document with a row in `tombstone` nothing else is read but its answers; whatever is left of it elsewhere is being cleared away, and it is listed in `compaction` until that is done.
 //!
 //! Every checksum is a CRC-32 over the other columns and the 16 bytes of the document id, so that a row that came to belong to
 //! another document, or another place, is noticed too.
@@ -44,6 +53,11 @@ const META_PEER_ID: &str = "peer_id";
 const META_STORAGE_ID: &str = "storage_id";
 /// `meta`: overwritten by every probe.
 pub(super) const META_PROBE: &str = "probe";
+
+/// `meta`: all numbers in the feed from now on are greater than this one.
+const META_FEED_FLOOR: &str = "feed_floor";
+/// How far a restored store jumps ahead in the feed: further than any server gets between a backup and its end.
+const FEED_JUMP: i64 = 1 << 32;
 
 /// `log.kind` of a change chunk.
 pub(super) const KIND_CHANGE: i64 = 1;
@@ -136,6 +150,30 @@ const MIGRATIONS: &[&str] = &[
         at_ms INTEGER NOT NULL
     ) STRICT;
 ",
+    "
+    CREATE TABLE feed (
+        document INTEGER PRIMARY KEY,
+        changed INTEGER NOT NULL,
+        changed_ms INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO feed (document, changed, changed_ms) SELECT id, id, created_ms FROM document;
+    CREATE UNIQUE INDEX feed_changed ON feed (changed);
+    CREATE TABLE tombstone (
+        document INTEGER PRIMARY KEY,
+        deleted_ms INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE answer (
+        seq INTEGER PRIMARY KEY,
+        document INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        request BLOB NOT NULL,
+        answer BLOB NOT NULL,
+        at_ms INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX answer_key ON answer (document, key);
+",
 ];
 
 /// The checksum of a row of `log`.
@@ -166,6 +204,22 @@ pub(super) fn part_checksum(
     bytes: &[u8],
 ) -> u32 {
     checksum_of(document, &[generation, kind, number], bytes)
+}
+
+/// The checksum of a row of `tombstone`.
+pub(super) fn tombstone_checksum(document: &DocumentId, deleted_ms: i64) -> u32 {
+    checksum_of(document, &[deleted_ms], b"tombstone")
+}
+
+/// The checksum of a row of `answer`.
+pub(super) fn answer_checksum(
+    document: &DocumentId,
+    key: &[u8; 32],
+    request: &[u8; 32],
+    answer: &[u8],
+    at_ms: i64,
+) -> u32 {
+    checksum_of(document, &[at_ms], &[key, request, answer].concat())
 }
 
 /// The checksum of a row of `closed`.
@@ -336,6 +390,27 @@ fn create_identity(step: &Transaction<'_>) -> Result<(), StoreError> {
 /// An identity that no other store has.
 pub(super) fn new_identity() -> Result<Identity, StoreError> {
     Ok(Identity { peer_id: format!("highwater-{}", random_uuid()?), storage_id: random_uuid()? })
+}
+
+/// The number that the last change in the feed has, or one that no later one may have.
+pub(super) fn last_changed(conn: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT max(ifnull((SELECT max(changed) FROM feed), 0), \
+               ifnull((SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1), 0))";
+    conn.query_row(sql, [META_FEED_FLOOR], |row| row.get(0))
+}
+
+/// Lets the feed go on where the store that this is a copy of has not been. A file from before there was a feed has none to go on from.
+pub(super) fn leave_room_in_feed(conn: &Connection) -> rusqlite::Result<()> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'feed'";
+    if conn.query_row(sql, [], |row| row.get::<_, i64>(0))? == 0 {
+        return Ok(());
+    }
+    let floor = last_changed(conn)?.saturating_add(FEED_JUMP);
+    conn.execute(
+        "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
+        (META_FEED_FLOOR, floor.to_string()),
+    )?;
+    Ok(())
 }
 
 /// Makes the store another one. Only for one that nobody has heard of yet.

@@ -195,7 +195,9 @@ impl Closed {
     ) -> rusqlite::Result<Option<Self>> {
         let row = conn
             .prepare_cached("SELECT records, changes, heads, checksum FROM closed WHERE document = ?1")?
-            .query_row([number], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?, row.get(3)?)))
+            .query_row([number], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?, row.get::<_, i64>(3)?))
+            })
             .optional()?;
         let Some((records, changes, heads, checksum)) = row else { return Ok(None) };
         // It is a help and no more: one that is damaged is as good as none.
@@ -208,6 +210,9 @@ impl Closed {
 /// See [`Store::find`](crate::Store::find).
 pub(super) fn find(conn: &Connection, document: DocumentId, hash: &ChangeHash) -> Result<Found, Fault> {
     let Some(number) = rows::document_number(conn, &document)? else { return Ok(Found::No) };
+    if rows::deleted(conn, number, &document)?.is_some() {
+        return Ok(Found::No);
+    }
     let closed = Closed::read(conn, number, &document)?;
     if closed.as_ref().is_some_and(|closed| closed.heads.contains(hash)) {
         return Ok(Found::Yes);

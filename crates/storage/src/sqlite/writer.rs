@@ -3,7 +3,7 @@
 //! It takes everything that is queued, writes it in one transaction, syncs once, and then answers everybody. While one commit is on
 //! its way the next one fills.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +21,7 @@ use super::reader::Readers;
 use super::rows;
 use super::schema::{self, KIND_CHANGE, META_PROBE, QuarantineFields};
 use crate::queue::Queue;
-use crate::store::{Note, StoreError};
+use crate::store::{ANSWER_KEPT_MS, Note, StoreError};
 
 /// A transaction is closed when it has this many rows, or this many bytes; what is left goes into the next one.
 const BATCH_ROWS: usize = 10_000;
@@ -32,6 +32,8 @@ const KNOWN_DOCUMENTS: usize = 100_000;
 const CHECKPOINT_PAGES: i64 = 4_000;
 /// Pages in the write-ahead log at which readers are waited for, so that it starts anew: 256 MiB.
 const RESTART_PAGES: i64 = 64_000;
+/// Old answers that are looked at with each new one: more than one, so that they do not pile up.
+const ANSWERS_CLEARED: i64 = 4;
 /// How long they are waited for. Appends wait too.
 const RESTART_WAIT: Duration = Duration::from_millis(100);
 
@@ -72,7 +74,7 @@ impl Work {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Append { records, .. } => records.iter().map(|record| record.bytes().len()).sum(),
+            Self::Append { records, .. } => records.iter().map(|record| record.len()).sum(),
             _ => 0,
         }
     }
@@ -87,6 +89,8 @@ pub(super) struct Writer {
     known: Known,
     /// Under way, one after the other.
     compactions: VecDeque<Compaction>,
+    /// The number that was given last in the feed.
+    changed: i64,
     /// Why nothing can be written any more.
     failure: Option<StoreError>,
     restart_at: i64,
@@ -102,6 +106,7 @@ impl Writer {
         lock: File,
     ) -> rusqlite::Result<Self> {
         let compactions = Compaction::left_over(&conn)?;
+        let changed = schema::last_changed(&conn)?;
         Ok(Self {
             conn,
             queue,
@@ -109,6 +114,7 @@ impl Writer {
             lock,
             known: Known::default(),
             compactions,
+            changed,
             failure: None,
             restart_at: RESTART_PAGES,
             closing: None,
@@ -197,7 +203,7 @@ impl Writer {
     fn write(&mut self, batch: &[Job]) -> rusqlite::Result<Option<Outcome>> {
         // If this returns early the transaction is dropped and with that rolled back.
         let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
-        let mut rows = Rows::new(&self.conn, &mut self.known)?;
+        let mut rows = Rows::new(&self.conn, &mut self.known, &mut self.changed)?;
         for job in batch {
             match &job.work {
                 Work::Append { document, records } => rows.append(document, records)?,
@@ -206,7 +212,7 @@ impl Writer {
                 Work::Snapshot { .. } | Work::Close => {}
             }
         }
-        drop(rows);
+        self.compactions.extend(rows.finish());
         let compaction = self.compactions.front_mut();
         let outcome = compaction.map(|compaction| compaction.slice(&self.conn, now_ms())).transpose()?;
         transaction.commit()?;
@@ -285,6 +291,7 @@ fn next_batch(jobs: &mut VecDeque<Job>) -> Vec<Job> {
 struct Place {
     number: i64,
     position: i64,
+    is_deleted: bool,
 }
 
 /// Documents that were written to lately. Right only as long as no transaction is rolled back, after which nothing is written any more.
@@ -304,22 +311,49 @@ struct Rows<'c> {
     conn: &'c Connection,
     known: &'c mut Known,
     change: CachedStatement<'c>,
+    feed: CachedStatement<'c>,
+    /// The number that was given last in the feed.
+    changed: &'c mut i64,
+    /// Documents that have a new number. All of a transaction is seen at once, so one is enough.
+    moved: HashSet<i64>,
+    /// Documents that were deleted.
+    deleted: Vec<Compaction>,
     now_ms: i64,
 }
 
 impl<'c> Rows<'c> {
-    fn new(conn: &'c Connection, known: &'c mut Known) -> rusqlite::Result<Self> {
+    fn new(conn: &'c Connection, known: &'c mut Known, changed: &'c mut i64) -> rusqlite::Result<Self> {
         let change = conn.prepare_cached(
             "INSERT INTO log (document, position, kind, checksum, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
-        Ok(Self { conn, known, change, now_ms: now_ms() })
+        let feed = conn.prepare_cached(
+            "INSERT INTO feed (document, changed, changed_ms) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (document) DO UPDATE SET changed = ?2, changed_ms = ?3",
+        )?;
+        let (moved, deleted) = (HashSet::new(), Vec::new());
+        Ok(Self { conn, known, change, feed, changed, moved, deleted, now_ms: now_ms() })
+    }
+
+    /// What is to be cleared away, of documents that were deleted.
+    fn finish(self) -> Vec<Compaction> {
+        self.deleted
     }
 
     fn append(&mut self, document: &DocumentId, records: &[Record]) -> rusqlite::Result<()> {
         let mut place = self.place(document)?;
+        let mut is_changed = false;
         for record in records {
             match record {
+                Record::Answer { key, request, answer } => {
+                    self.answer(document, place.number, key, request, answer)?;
+                }
+                _ if place.is_deleted => {}
+                Record::Tombstone => {
+                    self.delete(document, &mut place)?;
+                    is_changed = true;
+                }
                 Record::Change { bytes } => {
+                    is_changed = true;
                     let checksum = schema::log_checksum(document, place.position, KIND_CHANGE, bytes);
                     let row = (place.number, place.position, KIND_CHANGE, checksum, &bytes[..]);
                     self.change.execute(row)?;
@@ -332,7 +366,52 @@ impl<'c> Rows<'c> {
                 }
             }
         }
+        if is_changed {
+            self.move_to_end(place.number)?;
+        }
         self.known.0.insert(*document, place);
+        Ok(())
+    }
+
+    /// The document is the last one in the feed now.
+    fn move_to_end(&mut self, number: i64) -> rusqlite::Result<()> {
+        if self.moved.insert(number) {
+            *self.changed += 1;
+            self.feed.execute((number, *self.changed, self.now_ms))?;
+        }
+        Ok(())
+    }
+
+    /// From this transaction on nothing of the document is read any more; what there is of it is cleared away with the commits that follow.
+    fn delete(&mut self, document: &DocumentId, place: &mut Place) -> rusqlite::Result<()> {
+        let checksum = schema::tombstone_checksum(document, self.now_ms);
+        self.conn
+            .prepare_cached("INSERT INTO tombstone (document, deleted_ms, checksum) VALUES (?1, ?2, ?3)")?
+            .execute((place.number, self.now_ms, checksum))?;
+        self.conn
+            .prepare_cached("INSERT OR IGNORE INTO compaction (document, generation) VALUES (?1, 0)")?
+            .execute([place.number])?;
+        place.is_deleted = true;
+        self.deleted.push(Compaction::of_deleted(*document, place.number));
+        Ok(())
+    }
+
+    fn answer(
+        &self,
+        document: &DocumentId,
+        number: i64,
+        key: &[u8; 32],
+        request: &[u8; 32],
+        answer: &[u8],
+    ) -> rusqlite::Result<()> {
+        // In the order in which they were given, so that the oldest come first.
+        let sql =
+            "DELETE FROM answer WHERE at_ms < ?1 AND seq IN (SELECT seq FROM answer ORDER BY seq LIMIT ?2)";
+        self.conn.prepare_cached(sql)?.execute((self.now_ms - ANSWER_KEPT_MS, ANSWERS_CLEARED))?;
+        let checksum = schema::answer_checksum(document, key, request, answer, self.now_ms);
+        let sql = "INSERT INTO answer (document, key, request, answer, at_ms, checksum) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.conn.prepare_cached(sql)?.execute((number, key, request, answer, self.now_ms, checksum))?;
         Ok(())
     }
 
@@ -356,20 +435,29 @@ impl<'c> Rows<'c> {
         }
         self.known.make_room();
         match rows::document_number(self.conn, document)? {
-            Some(number) => Ok(Place { number, position: rows::next_position(self.conn, number)? }),
-            None => Ok(Place { number: self.create(document)?, position: 0 }),
+            Some(number) => {
+                let is_deleted = rows::has_tombstone(self.conn, number)?;
+                Ok(Place { number, position: rows::next_position(self.conn, number)?, is_deleted })
+            }
+            None => Ok(Place { number: self.create(document)?, position: 0, is_deleted: false }),
         }
     }
 
-    fn create(&self, document: &DocumentId) -> rusqlite::Result<i64> {
-        self.conn
+    fn create(&mut self, document: &DocumentId) -> rusqlite::Result<i64> {
+        let number = self
+            .conn
             .prepare_cached("INSERT INTO document (document_id, created_ms) VALUES (?1, ?2)")?
-            .insert((document.as_bytes().as_slice(), self.now_ms))
+            .insert((document.as_bytes().as_slice(), self.now_ms))?;
+        self.move_to_end(number)?;
+        Ok(number)
     }
 
     fn note(&mut self, document: &DocumentId, note: &Note) -> rusqlite::Result<()> {
         // A note on a document that is not there says nothing.
         let Some(number) = rows::document_number(self.conn, document)? else { return Ok(()) };
+        if rows::has_tombstone(self.conn, number)? {
+            return Ok(());
+        }
         match note {
             Note::Closed { records, changes, heads } => {
                 let (records, changes) = (*records as i64, *changes as i64);
