@@ -140,6 +140,11 @@ export class PlainDocument<T> implements SaveStatusSource {
     return this.#connection.error
   }
 
+  /** Why the outbox cannot be read or written, as long as that is so. It is tried again and again. */
+  get outboxError(): unknown {
+    return this.#outbox?.readError ?? this.#outbox?.error
+  }
+
   /** Changes the document. The change is on its way before this returns to the event loop. */
   change(callback: A.ChangeFn<T>, options: A.ChangeOptions<T> = {}): A.Doc<T> {
     this.#become(A.change(this.#doc, options, callback))
@@ -220,6 +225,7 @@ export class PlainDocument<T> implements SaveStatusSource {
 
   #onSocketOpen(): void {
     this.#syncState = A.initSyncState()
+    this.#tracker.connected(undefined)
     this.#connection.ready()
     this.#send()
   }
@@ -307,15 +313,13 @@ export class PlainDocument<T> implements SaveStatusSource {
   /** Takes up what an earlier session has left of this document. */
   async #readOutbox(outbox: Outbox): Promise<void> {
     const { documentId } = this
-    try {
-      const { changes, durableHeads, serverId } = await outbox.load()
-      const owed = changes.filter(change => change.documentId === documentId)
-      const remembered = { durableHeads: durableHeads.get(documentId) ?? [], owed }
-      this.#tracker.remember(new Map([[documentId, remembered]]), serverId)
-      if (owed.length > 0) this.#become(A.applyChanges(this.#doc, owed.map(({ bytes }) => bytes))[0])
-    } catch (error) {
-      console.warn("highwater: could not read the outbox; what an earlier session left is not sent now:", error)
-    }
+    const ended = new AbortController()
+    this.#undo.push(() => ended.abort())
+    const contents = await outbox.load(ended.signal)
+    if (!contents) return
+    const owed = contents.changes.filter(change => change.documentId === documentId)
+    this.#tracker.remember(contents, owed)
+    if (owed.length > 0) this.#become(A.applyChanges(this.#doc, owed.map(({ bytes }) => bytes))[0])
     this.#tracker.isReady = true
     this.#tracker.changed()
     this.#sendSoon()

@@ -18,7 +18,8 @@ import type { SaveStatus, SaveStatusSource } from "../core/save-status.js"
 import { SaveTracker } from "../core/save-tracker.js"
 import { rememberToken } from "../core/token.js"
 import type { WaitOptions } from "../core/waiters.js"
-import { EXTENSION, EXTENSION_VERSION, HASHES_MAX, type FromServer, type PeerMessage } from "./messages.js"
+import { Delivery } from "./delivery.js"
+import { EXTENSION, EXTENSION_VERSION, HASHES_MAX, type DurableMessage, type FromServer, type PeerMessage } from "./messages.js"
 import { Prompter } from "./prompter.js"
 import { Recovery } from "./recovery.js"
 import { watchRepo } from "./watch-repo.js"
@@ -69,6 +70,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   readonly #self = Math.random().toString(36).slice(2)
   #outbox: Outbox | undefined
   #recovery: Recovery | undefined
+  #delivery: Delivery | undefined
   #repo: Repo | undefined
   #undo: Array<() => void> = []
   #isReady = false
@@ -112,11 +114,20 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     return this.#connection.error
   }
 
+  /** Why the outbox cannot be read or written, as long as that is so. It is tried again and again. */
+  get outboxError(): unknown {
+    return this.#outbox?.readError ?? this.#outbox?.error
+  }
+
   /** Follows the documents of this repo, so that their save status is known. Call it right after making the repo. */
   attach(repo: Repo): this {
     if (this.#repo) throw new Error("this adapter is attached to a repo already; make one adapter for each repo")
     this.#repo = repo
-    this.#openOutbox(repo)
+    const parts = { repo, tracker: this.#tracker, environment: this.#environment, url: this.url }
+    const delivery = new Delivery({ ...parts, token: this.#token.last })
+    this.#delivery = delivery
+    this.#tracker.onLacking = documentId => void delivery.deliver(documentId)
+    this.#openOutbox(delivery)
     this.#undo.push(
       watchRepo(repo, {
         onDocument: (handle, doc) => this.#tracker.update(handle.documentId, doc),
@@ -231,7 +242,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
       case "highwater-rejected":
         return this.#tracker.reject(message.documentId, message.rejected)
       case "highwater-durable":
-        return this.#tracker.markDurable(message.documentId, message.durable)
+        return this.#hear(message)
       case "sync":
         this.#noteHeads(message.documentId, message.data)
         this.#prompter.heard(message)
@@ -242,11 +253,18 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   #welcome({ senderId, peerMetadata = {} }: PeerMessage): void {
     this.remotePeerId = senderId
     this.#serverAnswersQuestions = (peerMetadata[EXTENSION] ?? 0) >= EXTENSION_VERSION
-    this.#tracker.setServer(peerMetadata.storageId)
+    // A server that cannot be asked speaks only of what is open here.
+    this.#tracker.connected(peerMetadata.storageId, id => this.#serverAnswersQuestions || this.#delivery?.isOpen(id) === true)
     this.#connection.ready()
     this.#setReady()
     this.emit("peer-candidate", { peerId: senderId, peerMetadata })
-    this.#recovery?.retry()
+    this.#delivery?.retry()
+    for (const { documentId, undecided } of this.#tracker.documents) if (undecided.length > 0) this.#askSoon(documentId)
+  }
+
+  #hear({ documentId, durable, missing }: DurableMessage): void {
+    this.#tracker.markDurable(documentId, durable)
+    if (missing.length > 0) this.#delivery?.look(documentId)
   }
 
   /** Before the repo sees the message: so the changes in it are known to be durable when they arrive. */
@@ -258,7 +276,9 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
       return
     }
     this.#tracker.serverHas(documentId, heads)
-    if (this.#tracker.document(documentId).undecided.length > 0) this.#askSoon(documentId)
+    const { pending, undecided } = this.#tracker.document(documentId)
+    if (pending.size > 0) this.#delivery?.look(documentId)
+    if (undecided.length > 0) this.#askSoon(documentId)
   }
 
   /** Asks the server by name, if its heads have not settled the matter shortly after they came. */
@@ -315,16 +335,16 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     if (state === "stopped") this.#tracker.stop(this.#connection.error)
   }
 
-  #openOutbox(repo: Repo): void {
-    const store = this.#options.outbox ?? defaultStore(this.url)
+  #openOutbox(delivery: Delivery): void {
+    const store = this.#options.outbox ?? defaultStore(this.url, this.#environment)
     if (!store) return
     const outbox = new Outbox(store, this.#environment, this.#self, () => this.#tracker.changed())
     this.#outbox = outbox
     this.#tracker.outbox = outbox
     this.#tracker.isReady = false
     const { url } = this
-    const parts = { repo, tracker: this.#tracker, outbox, environment: this.#environment, url, self: this.#self }
-    this.#recovery = new Recovery({ ...parts, token: this.#token.last })
+    const parts = { tracker: this.#tracker, outbox, delivery, environment: this.#environment, url, self: this.#self }
+    this.#recovery = new Recovery(parts)
     void this.#recovery.start()
   }
 
@@ -366,7 +386,7 @@ function idOf(document: HandleOrId): string {
 }
 
 /** Each server has its own outbox: what is owed to one is not owed to another. */
-function defaultStore(url: string): OutboxStore | undefined {
+function defaultStore(url: string, { now }: Environment): OutboxStore | undefined {
   if (typeof indexedDB === "undefined") return undefined
-  return new IndexedDBStore(`highwater ${url.replace(/[?#].*$/, "")}`)
+  return new IndexedDBStore(`highwater ${url.replace(/[?#].*$/, "")}`, indexedDB, now)
 }

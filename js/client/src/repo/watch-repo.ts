@@ -28,7 +28,11 @@ export function watchRepo(repo: Repo, events: RepoEvents): () => void {
   }
   synchronizer.addDocument = standIn
   for (const handle of Object.values(repo.handles)) watch(handle)
+  // Not of each handle: what is deleted without having been open gets one that nobody is told about.
+  const onDelete = ({ documentId }: { documentId: string }) => events.onDeleted(documentId)
+  repo.on("delete-document", onDelete)
   return () => {
+    repo.off("delete-document", onDelete)
     if (synchronizer.addDocument === standIn) synchronizer.addDocument = addDocument
     for (const undo of watched.values()) undo()
   }
@@ -36,12 +40,7 @@ export function watchRepo(repo: Repo, events: RepoEvents): () => void {
 
 function watchHandle(handle: DocHandle<unknown>, events: RepoEvents): () => void {
   const onHeads = ({ doc }: { doc: unknown }) => events.onDocument(handle, doc)
-  const onDelete = () => events.onDeleted(handle.documentId)
   handle.on("heads-changed", onHeads)
-  handle.on("delete", onDelete)
   if (handle.isReady()) events.onDocument(handle, handle.doc())
-  return () => {
-    handle.off("heads-changed", onHeads)
-    handle.off("delete", onDelete)
-  }
+  return () => void handle.off("heads-changed", onHeads)
 }
