@@ -27,6 +27,6 @@ export {
 export { IndexedDBStore } from "./core/indexeddb-store.js"
 export type { OwedChange } from "./core/ledger.js"
 export type { DurableHeads, OutboxBatch, OutboxChange, OutboxContents, OutboxStore } from "./core/outbox.js"
-export type { SaveState, SaveStatus, SaveStatusSource } from "./core/save-status.js"
+export type { SaveState, SaveStatus, SaveStatusSource, Timers } from "./core/save-status.js"
 export type { Token } from "./core/token.js"
 export type { WaitOptions } from "./core/waiters.js"

@@ -14,7 +14,7 @@ import type { ConnectionStoppedError } from "../core/errors.js"
 import { IndexedDBStore } from "../core/indexeddb-store.js"
 import { Outbox, type OutboxStore } from "../core/outbox.js"
 import { followPage, PartingPost } from "../core/page.js"
-import type { SaveStatus, SaveStatusSource } from "../core/save-status.js"
+import type { SaveStatus, SaveStatusSource, Timers } from "../core/save-status.js"
 import { SaveTracker } from "../core/save-tracker.js"
 import { rememberToken } from "../core/token.js"
 import type { WaitOptions } from "../core/waiters.js"
@@ -112,6 +112,11 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   /** Why the connection has ended for good, if it has. */
   get error(): ConnectionStoppedError | undefined {
     return this.#connection.error
+  }
+
+  /** {@inheritDoc SaveStatusSource.timers} */
+  get timers(): Timers {
+    return this.#environment
   }
 
   /** Why the outbox cannot be read or written, as long as that is so. It is tried again and again. */
