@@ -203,7 +203,7 @@ export class PlainDocument<T> implements SaveStatusSource {
    * as before: call `close()` again, or give up with {@link disconnect}.
    */
   async close({ timeout = CLOSE_MS, signal }: WaitOptions = {}): Promise<void> {
-    this.#connection.wake()
+    this.#connection.hurry()
     await this.#tracker.whenAllSaved({ timeout, signal })
     this.#tracker.keepHeadsNow()
     await this.#outbox?.settled()

@@ -150,7 +150,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   /** Sends everything now, and resolves when all documents are saved. Rejects as {@link whenSaved}. */
   async flush(options: WaitOptions = {}): Promise<void> {
     this.#mustBeAttached()
-    this.#connection.wake()
+    this.#connection.hurry()
     for (const { documentId } of this.#tracker.unsaved()) this.#sendSoon(documentId)
     await this.#tracker.whenAllSaved(options)
   }
