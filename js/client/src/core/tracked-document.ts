@@ -117,6 +117,11 @@ export class TrackedDocument {
     return this.#ledger.pending
   }
 
+  /** The pending changes that the server may still take, in causal order. */
+  get hopeful(): PendingChange[] {
+    return this.#ledger.hopeful().map(hash => this.#ledger.pending.get(hash)!)
+  }
+
   /** Pending changes that the document itself does not have, in causal order. */
   get missingHere(): PendingChange[] {
     return [...this.#ledger.pending.values()].filter(({ hash }) => !this.#isHere(hash))
