@@ -102,14 +102,14 @@ describe("when the page is hidden", () => {
     const server = new FakeServer()
     server.refuses = ({ message }) => message === "bad"
     const { page, fetches, line, repo } = pageOf(server)
-    const noise = Array.from({ length: 100_000 }, () => Math.random().toString(36)[3]).join("")
+    const noise = (length: number) => Array.from({ length }, () => Math.random().toString(36)[3]).join("")
     const [bad, good] = [repo.create<any>({ n: 0 }), repo.create<any>({ n: 0 })]
     await pass(1000)
-    bad.change(doc => (doc.text = noise), { message: "bad" })
+    bad.change(doc => (doc.text = noise(60_000)), { message: "bad" })
     bad.change(doc => (doc.n = 1))
     await pass(1000)
     line.cut()
-    good.change(doc => (doc.n = 1))
+    good.change(doc => (doc.text = noise(50_000)))
     page.hide()
     expect(fetches.map(({ url }) => url)).toEqual([expect.stringContaining(good.documentId)])
   })
