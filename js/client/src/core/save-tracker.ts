@@ -104,6 +104,7 @@ export class SaveTracker implements SaveStatusSource {
     const document = this.#documents.get(documentId)
     if (!document) return
     this.#documents.delete(documentId)
+    document.isDeleted = true
     this.outbox?.remove(documentId, document.pending.keys())
     this.#statuses.delete(documentId)
     this.changed()
@@ -175,7 +176,11 @@ export class SaveTracker implements SaveStatusSource {
     return this.#waiters.wait({
       isDone: () => this.isReady && open().length === 0,
       isHopeless: () => this.isReady && open().every(({ document, hashes }) => document.isHopeless(hashes)),
-      error: (reason, cause) => new UnsavedChangesError(reason, open().map(({ document }) => document.unsaved), cause),
+      error: (reason, cause) => {
+        const documents = open().map(({ document }) => document)
+        const isDeleted = documents.some(document => document.isDeleted)
+        return new UnsavedChangesError(isDeleted ? "deleted" : reason, documents.map(({ unsaved }) => unsaved), cause)
+      },
       ...options,
     })
   }

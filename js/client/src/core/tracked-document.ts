@@ -15,6 +15,8 @@ export interface TrackedDocumentEvents {
 /** Compares a document with what the server has called durable. */
 export class TrackedDocument {
   readonly documentId: string
+  /** Nothing of it will be sent any more. */
+  isDeleted = false
   readonly #ledger = new Ledger()
   readonly #events: TrackedDocumentEvents
   readonly #now: () => number
@@ -140,7 +142,7 @@ export class TrackedDocument {
 
   /** Whether every change of these that is not durable never will be. */
   isHopeless(hashes: Iterable<string>): boolean {
-    return this.#verified && this.#ledger.hopeful(hashes).length === 0
+    return this.isDeleted || (this.#verified && this.#ledger.hopeful(hashes).length === 0)
   }
 
   /** For the error of somebody who waited in vain. */
