@@ -1,6 +1,7 @@
 import * as A from "@automerge/automerge/slim"
 import { Connection, type ConnectionOptions, type ConnectionState } from "../core/connection.js"
-import { platform, type Environment } from "../core/environment.js"
+import { closeWhenSaved, disconnected } from "../core/closing.js"
+import { environmentOf, type Environment } from "../core/environment.js"
 import type { ConnectionStoppedError } from "../core/errors.js"
 import { hasChange } from "../core/changes.js"
 import { Listeners } from "../core/listeners.js"
@@ -37,7 +38,6 @@ export interface PlainDocumentEvents<T> {
 }
 
 const SUBPROTOCOL = "automerge-sync.v1"
-const CLOSE_MS = 10_000
 
 /**
  * Opens a document, without automerge-repo. Resolves when the server has sent what it has.
@@ -88,7 +88,7 @@ export class PlainDocument<T> implements SaveStatusSource {
 
   constructor(url: string, documentId: string, options: OpenDocumentOptions<T> = {}) {
     this.documentId = documentId
-    this.#environment = { ...platform(), ...options.environment }
+    this.#environment = environmentOf(options.environment)
     this.#doc = options.initial ?? A.init<T>()
     this.#tracker = new SaveTracker(this.#environment)
     const token = rememberToken(options.token)
@@ -198,24 +198,24 @@ export class PlainDocument<T> implements SaveStatusSource {
   }
 
   /**
-   * Waits until every change is durable on the server, over reconnects if need be, and closes the connection.
-   * If that does not happen within `timeout` (default 10 s) it rejects with `UnsavedChangesError` and goes on
+   * Waits until every change is durable on the server, also those that are made meanwhile, over reconnects if need
+   * be, and closes the connection. If that does not happen within `timeout` (default 10 s) it rejects with `UnsavedChangesError` and goes on
    * as before: call `close()` again, or give up with {@link disconnect}.
    */
-  async close({ timeout = CLOSE_MS, signal }: WaitOptions = {}): Promise<void> {
-    this.#connection.hurry()
-    await this.#tracker.whenAllSaved({ timeout, signal })
-    this.#tracker.keepHeadsNow()
-    await this.#outbox?.settled()
-    this.disconnect()
+  close(options: WaitOptions = {}): Promise<void> {
+    const parts = { environment: this.#environment, tracker: this.#tracker, outbox: this.#outbox }
+    const flush = (options: WaitOptions) => {
+      this.#connection.hurry()
+      return this.#tracker.whenAllSaved(options)
+    }
+    return closeWhenSaved({ ...parts, flush, end: () => this.disconnect() }, options)
   }
 
   /** Closes the connection without waiting for anything. What is not on the server stays in `doc` and the outbox. */
   disconnect(): void {
     for (const undo of this.#undo.splice(0)) undo()
     this.#connection.end()
-    const unsaved = this.#tracker.unsaved()
-    if (unsaved.length > 0) this.#tracker.stop(undefined)
+    this.#tracker.stop(disconnected())
   }
 
   #onSocketOpen(): void {

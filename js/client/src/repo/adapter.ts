@@ -9,7 +9,8 @@ import {
   type Repo,
 } from "@automerge/automerge-repo/slim"
 import { Connection, type ConnectionOptions, type ConnectionState } from "../core/connection.js"
-import { platform, type Environment } from "../core/environment.js"
+import { closeWhenSaved, disconnected } from "../core/closing.js"
+import { environmentOf, type Environment } from "../core/environment.js"
 import type { ConnectionStoppedError } from "../core/errors.js"
 import { IndexedDBStore } from "../core/indexeddb-store.js"
 import { Outbox, type OutboxStore } from "../core/outbox.js"
@@ -41,7 +42,6 @@ export type HandleOrId = DocHandle<any> | string
 
 const READY_MS = 1000
 const ASK_MS = 100
-const CLOSE_MS = 10_000
 
 /**
  * Connects an automerge-repo `Repo` to a sync server, in place of its WebSocket client adapter. Attached to
@@ -70,7 +70,9 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   #outbox: Outbox | undefined
   #recovery: Recovery | undefined
   #repo: Repo | undefined
-  #undo: Array<() => void> = []
+  #unfollowPage: (() => void) | undefined
+  /** Whether the page is put away, and the connection with it. */
+  #isSuspended = false
   #isReady = false
   #becomeReady: () => void = () => {}
   readonly #whenReady = new Promise<void>(resolve => (this.#becomeReady = resolve))
@@ -83,7 +85,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     super()
     this.url = url
     this.#options = options
-    this.#environment = { ...platform(), ...options.environment }
+    this.#environment = environmentOf(options.environment)
     this.#tracker = new SaveTracker(this.#environment)
     this.#token = rememberToken(options.token)
     this.#connection = new Connection(
@@ -117,12 +119,10 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     if (this.#repo) throw new Error("this adapter is attached to a repo already; make one adapter for each repo")
     this.#repo = repo
     this.#openOutbox(repo)
-    this.#undo.push(
-      watchRepo(repo, {
-        onDocument: (handle, doc) => this.#tracker.update(handle.documentId, doc),
-        onDeleted: documentId => this.#tracker.forget(documentId),
-      })
-    )
+    watchRepo(repo, {
+      onDocument: (handle, doc) => this.#tracker.update(handle.documentId, doc),
+      onDeleted: documentId => this.#tracker.forget(documentId),
+    })
     this.#followPage()
     return this
   }
@@ -156,18 +156,22 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   }
 
   /**
-   * Waits until everything is durable on the server, over reconnects if need be, and closes the connection.
-   * If that does not happen within `timeout` (default 10 s) it rejects with `UnsavedChangesError`, which
+   * Waits until everything is durable on the server, also what is changed meanwhile, over reconnects if need be,
+   * and closes the connection. If that does not happen within `timeout` (default 10 s) it rejects with `UnsavedChangesError`, which
    * lists what is missing. Then all of it is still in the outbox, and the adapter goes on as before: call
    * `close()` again, or give up with {@link disconnect}.
    */
-  async close({ timeout = CLOSE_MS, signal }: WaitOptions = {}): Promise<void> {
-    await this.flush({ timeout, signal })
-    this.#tracker.keepHeadsNow()
-    await this.#atMost(timeout, this.#outbox?.settled())
+  close(options: WaitOptions = {}): Promise<void> {
+    const parts = { environment: this.#environment, tracker: this.#tracker, outbox: this.#outbox }
+    const flush = (options: WaitOptions) => this.flush(options)
+    return closeWhenSaved({ ...parts, flush, end: () => this.#end() }, options)
+  }
+
+  /** The repo is still watched: what is typed from now on is in the outbox, and is not called saved. */
+  #end(): void {
     this.disconnect()
-    this.#recovery?.end()
-    for (const undo of this.#undo.splice(0)) undo()
+    this.#unfollowPage?.()
+    this.#unfollowPage = undefined
   }
 
   /** @hidden For the repo. */
@@ -186,13 +190,14 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     this.peerMetadata = peerMetadata
     // A repo waits for this before it says that a document is unavailable; offline it must not wait long.
     this.#environment.setTimeout(() => this.#setReady(), READY_MS)
-    this.#tracker.restart()
+    this.#followPage()
     this.#connection.start()
   }
 
-  /** Closes the connection without waiting for anything. `connect` opens it again. */
+  /** Closes the connection without waiting for anything, also for those who wait. `connect` opens it again. */
   override disconnect(): void {
     this.#connection.end()
+    this.#tracker.stop(disconnected())
   }
 
   /** @hidden For the repo: sends a message. */
@@ -312,6 +317,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
       this.emit("peer-disconnected", { peerId: remotePeerId })
     }
     this.#tracker.isConnected = state === "open"
+    if (state === "connecting") this.#tracker.restart()
     if (state === "stopped") this.#tracker.stop(this.#connection.error)
   }
 
@@ -329,30 +335,27 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   }
 
   #followPage(): void {
+    if (!this.#repo || this.#unfollowPage) return
     const { warnOnUnload = false } = this.#options
-    const undo = followPage(this.#environment, this.#tracker, { warnOnUnload }, {
+    this.#unfollowPage = followPage(this.#environment, this.#tracker, { warnOnUnload }, {
       onHidden: () => {
         this.#outbox?.hurry()
         this.#parting.post()
       },
       onAwake: () => this.#connection.wake(),
-      onSuspend: () => this.#connection.end(),
-      onResume: () => this.#connection.start(),
+      onSuspend: () => {
+        this.#isSuspended = this.#connection.state !== "idle"
+        this.#connection.end()
+      },
+      onResume: () => {
+        if (this.#isSuspended) this.#connection.start()
+      },
     })
-    this.#undo.push(undo)
   }
 
   #setReady(): void {
     this.#isReady = true
     this.#becomeReady()
-  }
-
-  async #atMost(ms: number, work: Promise<void> | undefined): Promise<void> {
-    if (!work) return
-    let timer: unknown
-    const late = new Promise<void>(resolve => (timer = this.#environment.setTimeout(resolve, ms)))
-    await Promise.race([work, late])
-    this.#environment.clearTimeout(timer)
   }
 
   #mustBeAttached(): void {
