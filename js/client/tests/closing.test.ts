@@ -4,6 +4,7 @@ import * as A from "@automerge/automerge"
 import { afterEach, describe, expect, it, vi } from "vitest"
 import { environmentOf } from "../src/core/environment.js"
 import { PlainDocument } from "../src/plain/index.js"
+import { FakeLocks } from "./fake/locks.js"
 import { FakeServer } from "./fake/server.js"
 import { pass, useFakeTime } from "./fake/time.js"
 import { DOCUMENT_ID, environment, hashesOf, MemoryStore, participant } from "./fake/world.js"
@@ -222,5 +223,68 @@ describe("after the end", () => {
     await pass(0)
     expect(doc.saveStatus()).toMatchObject({ state: "notSaved", unsavedChanges: 1 })
     expect(saved.error).toMatchObject({ reason: "stopped", documents: [{ hashes: A.getHeads(doc.doc) }] })
+  })
+})
+
+describe("after disconnect", () => {
+  async function twoTabs() {
+    useFakeTime()
+    const server = new FakeServer()
+    const [outbox, locks] = [new MemoryStore(), new FakeLocks()]
+    const owner = participant(server, { outbox, more: { locks: locks.forTab() } })
+    await pass(100)
+    const other = participant(server, { outbox, more: { locks: locks.forTab() } })
+    await pass(100)
+    return { server, outbox, owner, other }
+  }
+
+  it("another tab takes over what is in the outbox", async () => {
+    const { server, outbox, owner, other } = await twoTabs()
+    owner.line.mode = "refused"
+    owner.line.cut()
+    const handle = owner.repo.create<any>({ n: 0 })
+    const close = ending(owner.adapter.close({ timeout: 1000 }))
+    await pass(1000)
+    expect(close.error).toMatchObject({ reason: "timeout" })
+    const shutdown = owner.repo.shutdown()
+    await pass(10_000)
+    await shutdown
+    expect(server.hashes(handle.documentId).size).toBe(1)
+    expect(outbox.changes.size).toBe(0)
+    expect(other.adapter.saveStatus().state).toBe("saved")
+  })
+
+  it("the tab takes part again when it connects", async () => {
+    const { server, owner, other } = await twoTabs()
+    owner.adapter.disconnect()
+    await pass(6000)
+    owner.adapter.connect(owner.adapter.peerId!, owner.adapter.peerMetadata)
+    await pass(1000)
+    // The other tab is the owner now. If it ends, too, this one is there to take over.
+    other.line.cut()
+    const handle = other.repo.create<any>({ n: 0 })
+    await pass(100)
+    other.adapter.disconnect()
+    await pass(10_000)
+    expect(server.hashes(handle.documentId).size).toBe(1)
+  })
+
+  it("before the outbox has been read, no locks are taken", async () => {
+    useFakeTime()
+    const outbox = new MemoryStore()
+    const locks = new FakeLocks().forTab()
+    const load = outbox.load.bind(outbox)
+    outbox.load = async () => {
+      await new Promise(resolve => setTimeout(resolve, 100))
+      return load()
+    }
+    const { adapter } = participant(new FakeServer(), { outbox, more: { locks } })
+    await pass(50)
+    adapter.disconnect()
+    await pass(1000)
+    expect((await locks.query()).held).toEqual([])
+    adapter.connect(adapter.peerId!, adapter.peerMetadata)
+    await pass(1000)
+    expect((await locks.query()).held).toHaveLength(2)
   })
 })

@@ -191,12 +191,17 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     // A repo waits for this before it says that a document is unavailable; offline it must not wait long.
     this.#environment.setTimeout(() => this.#setReady(), READY_MS)
     this.#followPage()
+    this.#recovery?.resume()
     this.#connection.start()
   }
 
-  /** Closes the connection without waiting for anything, also for those who wait. `connect` opens it again. */
+  /**
+   * Closes the connection without waiting for anything, also for those who wait. Another tab may send what is in the
+   * outbox. `connect` opens it again.
+   */
   override disconnect(): void {
     this.#connection.end()
+    this.#recovery?.end()
     this.#tracker.stop(disconnected())
   }
 

@@ -22,13 +22,14 @@ export interface RecoveryParts {
 /** Brings to the server what earlier sessions and tabs that are gone have left in the outbox. */
 export class Recovery {
   readonly #parts: RecoveryParts
-  readonly #tabs: Tabs
+  /** While this tab takes part. */
+  #tabs: Tabs | undefined
+  #isRead = false
+  #isWanted = true
   readonly #adopted = new Set<string>()
 
   constructor(parts: RecoveryParts) {
     this.#parts = parts
-    const name = `highwater ${parts.url}`
-    this.#tabs = new Tabs(name, parts.self, parts.environment, () => void this.#adopt())
   }
 
   /** Reads what was durable before, then looks for what was left behind. */
@@ -41,8 +42,9 @@ export class Recovery {
       console.warn("highwater: could not read the outbox; what earlier sessions left is not sent now:", error)
     }
     // Without other tabs to ask, what is left is known in the same turn, and nobody waits on half the truth.
-    this.#tabs.start()
-    if (!this.#parts.environment.locks) return
+    this.#isRead = true
+    this.#takePart()
+    if (this.#tabs && !this.#parts.environment.locks) return
     tracker.isReady = true
     tracker.changed()
   }
@@ -54,15 +56,33 @@ export class Recovery {
     }
   }
 
-  /** Lets another tab take over. */
+  /** Lets another tab take over, until {@link resume}. */
   end(): void {
-    this.#tabs.end()
+    this.#isWanted = false
+    this.#tabs?.end()
+    this.#tabs = undefined
   }
 
-  async #adopt(): Promise<void> {
+  /** Takes part again. Does nothing if it does. */
+  resume(): void {
+    this.#isWanted = true
+    this.#takePart()
+  }
+
+  #takePart(): void {
+    if (!this.#isRead || !this.#isWanted || this.#tabs) return
+    const { url, self, environment } = this.#parts
+    const tabs = new Tabs(`highwater ${url}`, self, environment, () => void this.#adopt(tabs))
+    this.#tabs = tabs
+    tabs.start()
+  }
+
+  async #adopt(tabs: Tabs): Promise<void> {
     const { tracker, outbox } = this.#parts
     try {
-      const [contents, isLiving] = await Promise.all([outbox.load(), this.#tabs.areLiving()])
+      const [contents, isLiving] = await Promise.all([outbox.load(), tabs.areLiving()])
+      // Ended meanwhile: it is another tab's to send.
+      if (this.#tabs !== tabs) return
       const left = contents.changes.filter(change => !isLiving(change.writer) && !this.#adopted.has(change.hash))
       for (const { hash } of left) this.#adopted.add(hash)
       const documents = byDocument(contents, left)
