@@ -1,6 +1,7 @@
 import * as A from "@automerge/automerge/slim"
 import { Connection, type ConnectionOptions, type ConnectionState } from "../core/connection.js"
 import { closeWhenSaved, disconnected } from "../core/closing.js"
+import { documentIdIn } from "../core/document-id.js"
 import { environmentOf, type Environment } from "../core/environment.js"
 import type { ConnectionStoppedError } from "../core/errors.js"
 import { hasChange } from "../core/changes.js"
@@ -43,11 +44,12 @@ const SUBPROTOCOL = "automerge-sync.v1"
  * Opens a document, without automerge-repo. Resolves when the server has sent what it has.
  *
  * ```ts
- * const doc = await openDocument<{ title: string }>("wss://sync.example.org", "my-document")
+ * const doc = await openDocument<{ title: string }>("wss://sync.example.org", "4NMNnkMhL8jXrdJ9jamS58PAVdXu")
  * doc.change(d => { d.title = "Hello" })
  * await doc.whenSaved()
  * ```
  *
+ * {@link newDocumentId} makes the id of a new document; a document's url from automerge-repo will do, too.
  * To open a document offline, hand in `initial` and use {@link PlainDocument} at once, with `new`.
  */
 export async function openDocument<T>(
@@ -87,13 +89,13 @@ export class PlainDocument<T> implements SaveStatusSource {
   #isSending = false
 
   constructor(url: string, documentId: string, options: OpenDocumentOptions<T> = {}) {
-    this.documentId = documentId
+    this.documentId = documentIdIn(documentId)
     this.#environment = environmentOf(options.environment)
     this.#doc = options.initial ?? A.init<T>()
     this.#tracker = new SaveTracker(this.#environment)
     const token = rememberToken(options.token)
     this.#connection = new Connection(
-      syncUrl(url, documentId),
+      syncUrl(url, this.documentId),
       {
         onSocketOpen: () => this.#onSocketOpen(),
         onMessage: data => this.#receive(data),
@@ -106,8 +108,8 @@ export class PlainDocument<T> implements SaveStatusSource {
     )
     this.#questions = new Questions(text => this.#connection.send(text))
     this.#outbox = this.#openOutbox(options.outbox)
-    this.#tracker.document(documentId)
-    this.#tracker.update(documentId, this.#doc)
+    this.#tracker.document(this.documentId)
+    this.#tracker.update(this.documentId, this.#doc)
     this.#tracker.onOwed = () => this.#sendSoon()
     this.#tracker.onSaveStatus(() => this.#listeners.status.notify(this.saveStatus()))
     const parting = new PartingPost(url, this.#tracker, this.#environment, token.last)
