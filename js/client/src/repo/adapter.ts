@@ -19,7 +19,7 @@ import type { SaveStatus, SaveStatusSource } from "../core/save-status.js"
 import { SaveTracker } from "../core/save-tracker.js"
 import { rememberToken } from "../core/token.js"
 import type { WaitOptions } from "../core/waiters.js"
-import { EXTENSION, EXTENSION_VERSION, HASHES_MAX, type FromServer, type PeerMessage } from "./messages.js"
+import { EXTENSION, EXTENSION_VERSION, HASHES_MAX, type FromServer, type PeerMessage, type SyncLikeMessage } from "./messages.js"
 import { Prompter } from "./prompter.js"
 import { Recovery } from "./recovery.js"
 import { watchRepo } from "./watch-repo.js"
@@ -243,8 +243,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
       case "highwater-durable":
         return this.#tracker.markDurable(message.documentId, message.durable)
       case "sync":
-        this.#noteHeads(message.documentId, message.data)
-        this.#prompter.heard(message)
+        this.#noteHeads(message)
     }
     this.emit("message", message as unknown as Message)
   }
@@ -260,14 +259,16 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   }
 
   /** Before the repo sees the message: so the changes in it are known to be durable when they arrive. */
-  #noteHeads(documentId: string, data: Uint8Array): void {
-    let heads: readonly string[]
+  #noteHeads(message: SyncLikeMessage): void {
+    const { documentId, data } = message
+    let decoded: A.DecodedSyncMessage
     try {
-      heads = A.decodeSyncMessage(data).heads
+      decoded = A.decodeSyncMessage(data)
     } catch {
       return
     }
-    this.#tracker.serverHas(documentId, heads)
+    this.#tracker.serverHas(documentId, decoded.heads)
+    this.#prompter.heard(message, decoded)
     if (this.#tracker.document(documentId).undecided.length > 0) this.#askSoon(documentId)
   }
 
