@@ -5,6 +5,7 @@ import { documentIdIn } from "../core/document-id.js"
 import { environmentOf, type Environment } from "../core/environment.js"
 import type { ConnectionStoppedError } from "../core/errors.js"
 import { hasChange } from "../core/changes.js"
+import { documentUrl } from "../core/http.js"
 import { Listeners } from "../core/listeners.js"
 import { Outbox, type OutboxStore } from "../core/outbox.js"
 import { followPage, PartingPost } from "../core/page.js"
@@ -95,7 +96,7 @@ export class PlainDocument<T> implements SaveStatusSource {
     this.#tracker = new SaveTracker(this.#environment)
     const token = rememberToken(options.token)
     this.#connection = new Connection(
-      syncUrl(url, this.documentId),
+      documentUrl(url, this.documentId, "sync").href,
       {
         onSocketOpen: () => this.#onSocketOpen(),
         onMessage: data => this.#receive(data),
@@ -322,8 +323,4 @@ export class PlainDocument<T> implements SaveStatusSource {
     this.#tracker.changed()
     this.#sendSoon()
   }
-}
-
-function syncUrl(url: string, documentId: string): string {
-  return new URL(`/v1/docs/${encodeURIComponent(documentId)}/sync`, url).href
 }
