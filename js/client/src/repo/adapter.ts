@@ -13,6 +13,7 @@ import { closeWhenSaved, disconnected } from "../core/closing.js"
 import { environmentOf, type Environment } from "../core/environment.js"
 import type { ConnectionStoppedError } from "../core/errors.js"
 import { IndexedDBStore } from "../core/indexeddb-store.js"
+import { Listeners } from "../core/listeners.js"
 import { Outbox, type OutboxStore } from "../core/outbox.js"
 import { followPage, PartingPost } from "../core/page.js"
 import type { SaveStatus, SaveStatusSource } from "../core/save-status.js"
@@ -66,6 +67,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   readonly #prompter: Prompter
   readonly #parting: PartingPost
   readonly #token: ReturnType<typeof rememberToken>
+  readonly #stateListeners = new Listeners<[ConnectionState]>()
   readonly #self = Math.random().toString(36).slice(2)
   #outbox: Outbox | undefined
   #recovery: Recovery | undefined
@@ -107,6 +109,11 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   /** Where the connection stands. */
   get state(): ConnectionState {
     return this.#connection.state
+  }
+
+  /** Calls back whenever {@link state} has become another one. Returns its own undo. */
+  onStateChange(listener: (state: ConnectionState) => void): () => void {
+    return this.#stateListeners.add(listener)
   }
 
   /** Why the connection has ended for good, if it has. */
@@ -325,6 +332,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     this.#tracker.isConnected = state === "open"
     if (state === "connecting") this.#tracker.restart()
     if (state === "stopped") this.#tracker.stop(this.#connection.error)
+    this.#stateListeners.notify(state)
   }
 
   #openOutbox(repo: Repo): void {
