@@ -134,6 +134,14 @@ export class SaveTracker implements SaveStatusSource {
     this.changed(documentId)
   }
 
+  /** What the server will never take is not kept for later sessions any more. */
+  discardRejected(documentId: string): readonly PendingChange[] {
+    const hopeless = this.#documents.get(documentId)?.hopeless ?? []
+    this.outbox?.remove(documentId, hopeless.map(({ hash }) => hash))
+    for (const change of hopeless) change.stored = false
+    return hopeless
+  }
+
   /** {@inheritDoc SaveStatusSource.saveStatus} */
   saveStatus(documentId?: string): SaveStatus {
     if (documentId === undefined) return this.#overallStatus()

@@ -124,6 +124,12 @@ export class TrackedDocument {
     return this.#ledger.hopeful().map(hash => this.#ledger.pending.get(hash)!)
   }
 
+  /** The pending changes that the server has refused, and those that build on them, in causal order. */
+  get hopeless(): PendingChange[] {
+    const hopeful = new Set(this.#ledger.hopeful())
+    return [...this.#ledger.pending.values()].filter(({ hash }) => !hopeful.has(hash))
+  }
+
   /** Pending changes that the document itself does not have, in causal order. */
   get missingHere(): PendingChange[] {
     return [...this.#ledger.pending.values()].filter(({ hash }) => !this.#isHere(hash))

@@ -4,7 +4,7 @@ import { closeWhenSaved, disconnected } from "../core/closing.js"
 import { documentIdIn } from "../core/document-id.js"
 import { environmentOf, type Environment } from "../core/environment.js"
 import type { ConnectionStoppedError } from "../core/errors.js"
-import { hasChange } from "../core/changes.js"
+import { hasChange, type Change } from "../core/changes.js"
 import { documentUrl } from "../core/http.js"
 import { Listeners } from "../core/listeners.js"
 import { Outbox, type OutboxStore } from "../core/outbox.js"
@@ -192,6 +192,14 @@ export class PlainDocument<T> implements SaveStatusSource {
    */
   whenSaved(options: WaitOptions = {}): Promise<void> {
     return this.#tracker.whenSaved([this.documentId], options)
+  }
+
+  /**
+   * Takes the changes that the server has refused, and those that build on them, out of the outbox, and returns them:
+   * no later session sends them again. This document itself keeps them, and stays `rejected`.
+   */
+  discardRejected(): readonly Change[] {
+    return this.#tracker.discardRejected(this.documentId)
   }
 
   /** Asks the server whether it has this change. Rejects if there is no connection, or it ends before the answer. */

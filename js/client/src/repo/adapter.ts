@@ -9,6 +9,7 @@ import {
   type Repo,
 } from "@automerge/automerge-repo/slim"
 import { Connection, type ConnectionOptions, type ConnectionState } from "../core/connection.js"
+import type { Change } from "../core/changes.js"
 import { closeWhenSaved, disconnected } from "../core/closing.js"
 import { environmentOf, type Environment } from "../core/environment.js"
 import type { ConnectionStoppedError } from "../core/errors.js"
@@ -32,6 +33,11 @@ export interface HighwaterClientAdapterOptions extends ConnectionOptions {
    * elsewhere. `false` keeps nothing.
    */
   outbox?: OutboxStore | false
+  /**
+   * Tells outboxes for the same server apart. If several people use one browser, give each an own name, such as
+   * their user id: otherwise the next one to log in sends what the last one left, with their own token.
+   */
+  outboxName?: string
   /** Ask before the tab is closed while changes are not on the server. Default false. */
   warnOnUnload?: boolean
   /** Stand-ins for clock, sockets and the rest, for tests and unusual hosts. */
@@ -152,6 +158,16 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   async whenSaved(document: HandleOrId, options: WaitOptions = {}): Promise<void> {
     this.#mustBeAttached()
     await this.#tracker.whenSaved([idOf(document)], options)
+  }
+
+  /**
+   * Takes the document's changes that the server has refused, and those that build on them, out of the outbox, and
+   * returns them: no later session sends them again. The document itself keeps them, here and in the repo's storage,
+   * and stays `rejected` for as long as it has them.
+   */
+  discardRejected(document: HandleOrId): readonly Change[] {
+    this.#mustBeAttached()
+    return this.#tracker.discardRejected(idOf(document))
   }
 
   /** Sends everything now, and resolves when all documents are saved. Rejects as {@link whenSaved}. */
@@ -336,14 +352,15 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   }
 
   #openOutbox(repo: Repo): void {
-    const store = this.#options.outbox ?? defaultStore(this.url)
+    const name = outboxName(this.url, this.#options.outboxName)
+    const store = this.#options.outbox ?? defaultStore(name)
     if (!store) return
     const outbox = new Outbox(store, this.#environment, this.#self, () => this.#tracker.changed())
     this.#outbox = outbox
     this.#tracker.outbox = outbox
     this.#tracker.isReady = false
     const { url } = this
-    const parts = { repo, tracker: this.#tracker, outbox, environment: this.#environment, url, self: this.#self }
+    const parts = { repo, tracker: this.#tracker, outbox, environment: this.#environment, url, name, self: this.#self }
     this.#recovery = new Recovery({ ...parts, token: this.#token.last })
     void this.#recovery.start()
   }
@@ -383,7 +400,10 @@ function idOf(document: HandleOrId): string {
 }
 
 /** Each server has its own outbox: what is owed to one is not owed to another. */
-function defaultStore(url: string): OutboxStore | undefined {
-  if (typeof indexedDB === "undefined") return undefined
-  return new IndexedDBStore(`highwater ${url.replace(/[?#].*$/, "")}`)
+function outboxName(url: string, name?: string): string {
+  return `highwater ${url.replace(/[?#].*$/, "")}${name === undefined ? "" : ` ${name}`}`
+}
+
+function defaultStore(name: string): OutboxStore | undefined {
+  return typeof indexedDB === "undefined" ? undefined : new IndexedDBStore(name)
 }

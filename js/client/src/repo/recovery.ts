@@ -13,6 +13,8 @@ export interface RecoveryParts {
   readonly outbox: Outbox
   readonly environment: Environment
   readonly url: string
+  /** The outbox's name; tabs with the same one share it. */
+  readonly name: string
   /** Names this tab among others. */
   readonly self: string
   /** The last token that was used, for posting. */
@@ -71,8 +73,8 @@ export class Recovery {
 
   #takePart(): void {
     if (!this.#isRead || !this.#isWanted || this.#tabs) return
-    const { url, self, environment } = this.#parts
-    const tabs = new Tabs(`highwater ${url}`, self, environment, () => void this.#adopt(tabs))
+    const { name, self, environment } = this.#parts
+    const tabs = new Tabs(name, self, environment, () => void this.#adopt(tabs))
     this.#tabs = tabs
     tabs.start()
   }
