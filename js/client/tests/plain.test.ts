@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest"
 import { openDocument, PlainDocument, type OpenDocumentOptions } from "../src/plain/index.js"
 import { FakeServer } from "./fake/server.js"
 import { pass, useFakeTime } from "./fake/time.js"
-import { DOCUMENT_ID, environment } from "./fake/world.js"
+import { DOCUMENT_ID, environment, MemoryStore } from "./fake/world.js"
 
 interface Note {
   n?: number
@@ -111,4 +111,19 @@ describe("a plain document", () => {
     await pass(60_000)
     expect(doc.saveStatus().state).toBe("saved")
   })
+})
+
+it("the browser is asked to keep the outbox of plain documents, once, and only when there is something in it", async () => {
+  useFakeTime()
+  let asked = 0
+  const persistStorage = async () => ++asked > 0
+  const server = new FakeServer()
+  const line = server.line()
+  const { doc } = await opened(server, { environment: environment(line, { persistStorage }), outbox: new MemoryStore() })
+  expect(asked).toBe(0)
+  for (let n = 0; n < 3; n++) doc.change(d => (d.n = n))
+  expect(asked).toBe(1)
+  const { doc: without } = await opened(server, { environment: environment(line, { persistStorage }) })
+  without.change(d => (d.n = 9))
+  expect(asked).toBe(1)
 })

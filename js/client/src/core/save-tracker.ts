@@ -28,6 +28,7 @@ export class SaveTracker implements SaveStatusSource {
   readonly #remembered = new Map<string, RememberedDocument>()
   readonly #headsToKeep = new Set<string>()
   #headsTimer: unknown
+  #hasAskedToPersist = false
   #isConnected = false
   #serverId: string | undefined
   /** Where pending changes are kept, if anywhere. */
@@ -236,6 +237,7 @@ export class SaveTracker implements SaveStatusSource {
 
   /** For documents: these are owed now. */
   onPending(documentId: string, changes: readonly PendingChange[]): void {
+    this.#askToPersist()
     this.outbox?.put(documentId, changes)
     this.onOwed(documentId)
   }
@@ -243,6 +245,13 @@ export class SaveTracker implements SaveStatusSource {
   /** For documents: these are not owed any more. */
   onSettled(documentId: string, changes: readonly PendingChange[]): void {
     this.outbox?.remove(documentId, changes.map(({ hash }) => hash))
+  }
+
+  /** Once, when there is something to keep: some browsers ask their user. */
+  #askToPersist(): void {
+    if (!this.outbox || this.#hasAskedToPersist) return
+    this.#hasAskedToPersist = true
+    void this.#environment.persistStorage?.().catch(() => false)
   }
 
   #refresh(documentId: string): boolean {

@@ -87,7 +87,6 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   #serverAnswersQuestions = false
   #queries = 0
   readonly #askTimers = new Map<string, unknown>()
-  #hasAskedToPersist = false
 
   constructor(url: string, options: HighwaterClientAdapterOptions = {}) {
     super()
@@ -327,10 +326,6 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
 
   /** Has the repo send what is new in this document, without the pause that it would make itself. */
   #sendSoon(documentId: string): void {
-    if (!this.#hasAskedToPersist && this.#outbox) {
-      this.#hasAskedToPersist = true
-      void this.#environment.persistStorage?.().catch(() => false)
-    }
     const { peerId, remotePeerId } = this
     if (peerId && remotePeerId) void this.#prompter.prompt(documentId)
   }
