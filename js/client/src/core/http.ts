@@ -1,7 +1,6 @@
-import { joinChunks } from "./changes.js"
+import { joinChunks, type Change } from "./changes.js"
 import type { Environment } from "./environment.js"
 import type { RejectedChange } from "./errors.js"
-import type { PendingChange } from "./ledger.js"
 import { withToken } from "./token.js"
 
 /** What the server says about posted changes. */
@@ -34,7 +33,7 @@ export function changesUrl(webSocketUrl: string, documentId: string, token: stri
 export async function postChanges(
   fetch: NonNullable<Environment["fetch"]>,
   url: string,
-  changes: readonly PendingChange[],
+  changes: readonly Change[],
   keepalive: boolean
 ): Promise<PostedChanges | undefined> {
   try {

@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 export { openDocument, PlainDocument, type OpenDocumentOptions, type PlainDocumentEvents } from "./open-document.js"
+export { sendLeftovers, type SendLeftoversOptions } from "./send-leftovers.js"
 export { newDocumentId } from "../core/document-id.js"
 export type { Change } from "../core/changes.js"
 export type { ConnectionOptions, ConnectionState } from "../core/connection.js"
