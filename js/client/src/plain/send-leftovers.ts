@@ -1,7 +1,7 @@
 import { environmentOf, type Environment, type FetchLike } from "../core/environment.js"
 import type { RejectedChange, UnsavedDocument } from "../core/errors.js"
 import { changesUrl, postChanges } from "../core/http.js"
-import { Outbox, type OutboxChange, type OutboxStore } from "../core/outbox.js"
+import type { OutboxChange, OutboxStore } from "../core/outbox.js"
 import { resolveToken, type Token } from "../core/token.js"
 
 /** Settings of {@link sendLeftovers}. */
@@ -20,25 +20,25 @@ const REQUEST_BYTES_MAX = 4 * 1024 * 1024
 /**
  * Sends what earlier sessions and other tabs have left in an outbox, of all its documents, without opening them. To be
  * called when a page is opened, and again when the network is back. Resolves with what is still not on the server,
- * because it could not be reached or refused it: that is still in the outbox. What other tabs are about to send
- * themselves may be sent twice, which does no harm.
+ * because it could not be reached or refused it: that is still in the outbox. Rejects if the outbox cannot be read or
+ * written. What other tabs are about to send themselves may be sent twice, which does no harm.
  */
 export async function sendLeftovers(url: string, options: SendLeftoversOptions): Promise<readonly UnsavedDocument[]> {
   const environment = environmentOf(options.environment)
   const { fetch } = environment
   if (!fetch) throw new Error("this platform has no fetch, which sendLeftovers needs: use Node 20 or later, or hand it in as environment.fetch")
-  const outbox = new Outbox(options.outbox, environment, "leftovers", () => {})
+  const { outbox } = options
   const { changes } = await outbox.load()
   if (changes.length === 0) return []
   const token = await resolveToken(options.token, false)
   const left: UnsavedDocument[] = []
   for (const [documentId, ofDocument] of byDocument(changes)) {
     const { durable, rejected } = await send(fetch, changesUrl(url, documentId, token), ofDocument)
-    outbox.remove(documentId, durable)
+    const remove = [...durable].map(hash => ({ documentId, hash }))
+    if (remove.length > 0) await outbox.write({ put: [], remove, durableHeads: new Map(), strict: false })
     const hashes = ofDocument.map(({ hash }) => hash).filter(hash => !durable.has(hash))
     if (hashes.length > 0) left.push({ documentId, hashes, rejected })
   }
-  await outbox.settled()
   return left
 }
 
