@@ -130,7 +130,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   attach(repo: Repo): this {
     if (this.#repo) throw new Error("this adapter is attached to a repo already; make one adapter for each repo")
     this.#repo = repo
-    this.#openOutbox(repo)
+    this.#openOutbox()
     watchRepo(repo, {
       onDocument: (handle, doc) => this.#tracker.update(handle.documentId, doc),
       onDeleted: documentId => this.#tracker.forget(documentId),
@@ -213,7 +213,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     // A repo waits for this before it says that a document is unavailable; offline it must not wait long.
     this.#environment.setTimeout(() => this.#setReady(), READY_MS)
     this.#followPage()
-    this.#recovery?.resume()
+    this.#recover()
     this.#connection.start()
   }
 
@@ -224,6 +224,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   override disconnect(): void {
     this.#connection.end()
     this.#recovery?.end()
+    this.#recovery = undefined
     this.#tracker.stop(disconnected())
   }
 
@@ -346,15 +347,22 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     this.#stateListeners.notify(state)
   }
 
-  #openOutbox(repo: Repo): void {
-    const name = outboxName(this.url, this.#options.outboxName)
-    const store = this.#options.outbox ?? defaultStore(name)
+  #openOutbox(): void {
+    const store = this.#options.outbox ?? defaultStore(outboxName(this.url, this.#options.outboxName))
     if (!store) return
     const outbox = new Outbox(store, this.#environment, this.#self, () => this.#tracker.changed())
     this.#outbox = outbox
     this.#tracker.outbox = outbox
     this.#tracker.isReady = false
+    this.#recover()
+  }
+
+  /** From here until the end, this tab takes part in sending what others leave. */
+  #recover(): void {
+    const [repo, outbox] = [this.#repo, this.#outbox]
+    if (!repo || !outbox || this.#recovery) return
     const { url } = this
+    const name = outboxName(url, this.#options.outboxName)
     const parts = { repo, tracker: this.#tracker, outbox, environment: this.#environment, url, name, self: this.#self }
     this.#recovery = new Recovery({ ...parts, token: this.#token.last })
     void this.#recovery.start()

@@ -24,14 +24,13 @@ export interface RecoveryParts {
 /** Brings to the server what earlier sessions and tabs that are gone have left in the outbox. */
 export class Recovery {
   readonly #parts: RecoveryParts
-  /** While this tab takes part. */
-  #tabs: Tabs | undefined
-  #isRead = false
-  #isWanted = true
+  readonly #tabs: Tabs
+  #isEnded = false
   readonly #adopted = new Set<string>()
 
   constructor(parts: RecoveryParts) {
     this.#parts = parts
+    this.#tabs = new Tabs(parts.name, parts.self, parts.environment, () => void this.#adopt())
   }
 
   /** Reads what was durable before, then looks for what was left behind. */
@@ -43,10 +42,10 @@ export class Recovery {
     } catch (error) {
       console.warn("highwater: could not read the outbox; what earlier sessions left is not sent now:", error)
     }
+    if (this.#isEnded) return
     // Without other tabs to ask, what is left is known in the same turn, and nobody waits on half the truth.
-    this.#isRead = true
-    this.#takePart()
-    if (this.#tabs && !this.#parts.environment.locks) return
+    this.#tabs.start()
+    if (!this.#parts.environment.locks) return
     tracker.isReady = true
     tracker.changed()
   }
@@ -58,33 +57,17 @@ export class Recovery {
     }
   }
 
-  /** Lets another tab take over, until {@link resume}. */
+  /** Lets another tab take over. */
   end(): void {
-    this.#isWanted = false
-    this.#tabs?.end()
-    this.#tabs = undefined
+    this.#isEnded = true
+    this.#tabs.end()
   }
 
-  /** Takes part again. Does nothing if it does. */
-  resume(): void {
-    this.#isWanted = true
-    this.#takePart()
-  }
-
-  #takePart(): void {
-    if (!this.#isRead || !this.#isWanted || this.#tabs) return
-    const { name, self, environment } = this.#parts
-    const tabs = new Tabs(name, self, environment, () => void this.#adopt(tabs))
-    this.#tabs = tabs
-    tabs.start()
-  }
-
-  async #adopt(tabs: Tabs): Promise<void> {
+  async #adopt(): Promise<void> {
     const { tracker, outbox } = this.#parts
     try {
-      const [contents, isLiving] = await Promise.all([outbox.load(), tabs.areLiving()])
-      // Ended meanwhile: it is another tab's to send.
-      if (this.#tabs !== tabs) return
+      const [contents, isLiving] = await Promise.all([outbox.load(), this.#tabs.areLiving()])
+      if (this.#isEnded) return
       const left = contents.changes.filter(change => !isLiving(change.writer) && !this.#adopted.has(change.hash))
       for (const { hash } of left) this.#adopted.add(hash)
       const documents = byDocument(contents, left)
