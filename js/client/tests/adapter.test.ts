@@ -241,6 +241,24 @@ describe("the connection", () => {
     expect([lost, adapter.state]).toEqual([0, "open"])
   })
 
+  it("tells what becomes of it to those who want to know", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter } = participant(server)
+    const heard: string[] = []
+    const undo = adapter.onStateChange(state => heard.push(`${state} ${adapter.state}`))
+    await pass(100)
+    server.closeAll(1013)
+    await pass(2000)
+    server.closeAll(4409)
+    await pass(100)
+    const first = ["connecting connecting", "open open"]
+    expect(heard).toEqual([...first, "waiting waiting", "connecting connecting", "open open", "stopped stopped"])
+    undo()
+    adapter.disconnect()
+    expect(heard).toHaveLength(6)
+  })
+
   it("comes back at once when the network is back", async () => {
     useFakeTime()
     const server = new FakeServer()

@@ -12,7 +12,7 @@ import { Issuer, play, repair, schedule, type Step } from "./fake/schedule.js"
 import { FakeServer } from "./fake/server.js"
 import type { Line } from "./fake/socket.js"
 import { forgetTimers, pass, useFakeTime } from "./fake/time.js"
-import { environment, hashesOf, MemoryStorage, MemoryStore, participant, type Participant } from "./fake/world.js"
+import { DOCUMENT_ID, environment, hashesOf, MemoryStorage, MemoryStore, participant, type Participant } from "./fake/world.js"
 
 /** Whether a promise has resolved. */
 function watch(promise: Promise<unknown>): { isDone: boolean; error?: any } {
@@ -51,14 +51,14 @@ describe("whenSaved", () => {
     useFakeTime()
     const server = new FakeServer()
     const old = A.from<any>({ n: 0 })
-    server.documents.set("doc", A.clone(old))
+    server.documents.set(DOCUMENT_ID, A.clone(old))
     server.commitMs = 300
     const initial = A.load<any>(A.save(A.change(old, d => (d.n = 1))))
-    const doc = new PlainDocument<any>("ws://server.test", "doc", { environment: environment(server.line()), initial })
+    const doc = new PlainDocument<any>("ws://server.test", DOCUMENT_ID, { environment: environment(server.line()), initial })
     const saved = watch(doc.whenSaved())
     for (let ms = 0; ms < 3000 && !saved.isDone; ms++) await pass(1)
     expect(saved.isDone).toBe(true)
-    expect(server.hashes("doc").size).toBe(2)
+    expect(server.hashes(DOCUMENT_ID).size).toBe(2)
     doc.disconnect()
   })
 
@@ -289,7 +289,7 @@ describe("a server that was restored from a backup under its old name", () => {
     useFakeTime()
     const server = new FakeServer()
     const line = server.line()
-    const doc = new PlainDocument<any>("ws://server.test", "doc", { environment: environment(line) })
+    const doc = new PlainDocument<any>("ws://server.test", DOCUMENT_ID, { environment: environment(line) })
     doc.change(d => (d.n = 1))
     await pass(100)
     server.backup()
@@ -302,7 +302,7 @@ describe("a server that was restored from a backup under its old name", () => {
     for (let ms = 0; ms < 5000; ms++) {
       await pass(1)
       if (doc.saveStatus().state !== "saved") continue
-      expect(server.hashes("doc", server.connectedTo.get(line))).toEqual(new Set(all))
+      expect(server.hashes(DOCUMENT_ID, server.connectedTo.get(line))).toEqual(new Set(all))
     }
     expect(doc.saveStatus().state).toBe("saved")
   })

@@ -105,6 +105,7 @@ export class Outbox {
       try {
         const contents = await this.#inTime(this.#store.load())
         this.readError = undefined
+        if (signal.aborted) return undefined
         return { ...contents, changes: contents.changes.filter(change => !this.#isRemoved(change)) }
       } catch (error) {
         console.warn("highwater: could not read the outbox, will try again; what earlier sessions left is not sent until then:", error)

@@ -37,6 +37,7 @@ export class SaveTracker implements SaveStatusSource {
   readonly #forgotten = new Set<string>()
   readonly #headsToKeep = new Set<string>()
   #headsTimer: unknown
+  #hasAskedToPersist = false
   #isConnected = false
   /** The server that this client is connected to, or was last connected to. */
   #serverId: string | undefined
@@ -133,6 +134,7 @@ export class SaveTracker implements SaveStatusSource {
     this.#forgotten.add(documentId)
     this.#documents.delete(documentId)
     this.#headsBefore.delete(documentId)
+    if (document) document.isDeleted = true
     this.outbox?.remove(documentId, document?.pending.keys() ?? [])
     this.outbox?.setDurableHeads(documentId, undefined)
     this.#statuses.delete(documentId)
@@ -167,6 +169,14 @@ export class SaveTracker implements SaveStatusSource {
   reject(documentId: string, rejected: readonly RejectedChange[]): void {
     this.#documents.get(documentId)?.reject(rejected)
     this.changed(documentId)
+  }
+
+  /** What the server will never take is not kept for later sessions any more. */
+  discardRejected(documentId: string): readonly PendingChange[] {
+    const hopeless = this.#documents.get(documentId)?.hopeless ?? []
+    this.outbox?.remove(documentId, hopeless.map(({ hash }) => hash))
+    for (const change of hopeless) change.stored = false
+    return hopeless
   }
 
   /** {@inheritDoc SaveStatusSource.saveStatus} */
@@ -223,9 +233,11 @@ export class SaveTracker implements SaveStatusSource {
   /** Resolves when nothing is open any more, and it is known that earlier sessions left nothing. */
   #wait(open: () => Awaited[], options: WaitOptions): Promise<void> {
     const error = (reason: UnsavedReason, cause?: unknown) => {
-      const documents = open().map(({ document }) => document.unsaved)
-      if (documents.length > 0 || this.isReady) return new UnsavedChangesError(reason, documents, cause)
-      return new UnsavedChangesError("outbox", [], this.outbox?.readError)
+      const rest = open()
+      const documents = rest.map(({ document }) => document.unsaved)
+      if (documents.length === 0 && !this.isReady) return new UnsavedChangesError("outbox", [], this.outbox?.readError)
+      const isDeleted = rest.some(({ document }) => document.isDeleted)
+      return new UnsavedChangesError(isDeleted ? "deleted" : reason, documents, cause)
     }
     return this.#waiters.wait({
       isDone: () => this.isReady && open().length === 0,
@@ -269,6 +281,7 @@ export class SaveTracker implements SaveStatusSource {
 
   /** For documents: these are owed now. */
   onPending(documentId: string, changes: readonly PendingChange[]): void {
+    this.#askToPersist()
     this.outbox?.put(documentId, changes)
     this.onOwed(documentId)
   }
@@ -276,6 +289,13 @@ export class SaveTracker implements SaveStatusSource {
   /** For documents: these are not owed any more. */
   onSettled(documentId: string, changes: readonly PendingChange[]): void {
     this.outbox?.remove(documentId, changes.map(({ hash }) => hash))
+  }
+
+  /** Once, when there is something to keep: some browsers ask their user. */
+  #askToPersist(): void {
+    if (!this.outbox || this.#hasAskedToPersist) return
+    this.#hasAskedToPersist = true
+    void this.#environment.persistStorage?.().catch(() => false)
   }
 
   #refresh(documentId: string): boolean {

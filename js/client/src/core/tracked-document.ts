@@ -22,6 +22,8 @@ export interface TrackedDocumentEvents {
  */
 export class TrackedDocument {
   readonly documentId: string
+  /** Nothing of it will be sent any more. */
+  isDeleted = false
   readonly #ledger = new Ledger()
   readonly #events: TrackedDocumentEvents
   readonly #now: () => number
@@ -129,6 +131,17 @@ export class TrackedDocument {
     return this.#ledger.pending
   }
 
+  /** The pending changes that the server may still take, in causal order. */
+  get hopeful(): PendingChange[] {
+    return this.#ledger.hopeful().map(hash => this.#ledger.pending.get(hash)!)
+  }
+
+  /** The pending changes that the server has refused, and those that build on them, in causal order. */
+  get hopeless(): PendingChange[] {
+    const hopeful = new Set(this.#ledger.hopeful())
+    return [...this.#ledger.pending.values()].filter(({ hash }) => !hopeful.has(hash))
+  }
+
   /** Pending changes that the document itself does not have, in causal order. */
   get missingHere(): PendingChange[] {
     return [...this.#ledger.pending.values()].filter(({ hash }) => !this.#isHere(hash))
@@ -157,7 +170,7 @@ export class TrackedDocument {
 
   /** Whether every change of these that is not durable never will be. */
   isHopeless(hashes: Iterable<string>): boolean {
-    return this.#verified && this.#ledger.hopeful(hashes).length === 0
+    return this.isDeleted || (this.#verified && this.#ledger.hopeful(hashes).length === 0)
   }
 
   /** For the error of somebody who waited in vain. */

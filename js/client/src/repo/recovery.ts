@@ -10,7 +10,8 @@ export interface RecoveryParts {
   readonly outbox: Outbox
   readonly delivery: Delivery
   readonly environment: Environment
-  readonly url: string
+  /** The outbox's name; tabs with the same one share it. */
+  readonly name: string
   /** Names this tab among others. */
   readonly self: string
 }
@@ -23,19 +24,18 @@ export class Recovery {
 
   constructor(parts: RecoveryParts) {
     this.#parts = parts
-    const name = `highwater ${parts.url}`
-    this.#tabs = new Tabs(name, parts.self, parts.environment, () => void this.#adopt())
+    this.#tabs = new Tabs(parts.name, parts.self, parts.environment, () => void this.#adopt())
   }
 
-  /** Reads what was durable before, then looks for what was left behind. */
+  /** Finds out what was left behind, and whether this tab is the one to send it. */
   async start(): Promise<void> {
     const { tracker, outbox } = this.#parts
+    this.#tabs.start()
+    // The owner is ready when it knows what was left behind. What it delivers is not another tab's to wait for.
+    if (await this.#tabs.isOwner()) return
     const contents = await outbox.load(this.#ended.signal)
     if (!contents) return
     tracker.remember(contents, [])
-    this.#tabs.start()
-    // The owner is ready when it knows what was left behind. What others are to deliver is not this tab's to wait for.
-    if (await this.#tabs.isOwner()) return
     tracker.isReady = true
     tracker.changed()
   }
@@ -51,6 +51,7 @@ export class Recovery {
     const contents = await outbox.load(this.#ended.signal)
     if (!contents) return
     const isLiving = await this.#tabs.areLiving()
+    if (this.#ended.signal.aborted) return
     const left = contents.changes.filter(({ documentId, hash, writer }) => !isLiving(writer) && !tracker.owes(documentId, hash))
     tracker.remember(contents, left)
     tracker.isReady = true

@@ -1,5 +1,5 @@
 import * as A from "@automerge/automerge"
-import { cbor } from "@automerge/automerge-repo"
+import { cbor, isValidDocumentId } from "@automerge/automerge-repo"
 import { splitChunks } from "../../src/core/changes.js"
 import type { FetchLike } from "../../src/core/environment.js"
 import { Line, type Acceptor, type FakeSocket } from "./socket.js"
@@ -116,6 +116,8 @@ export class FakeServer implements Acceptor {
       return socket.end(4401, "token expired")
     }
     const plain = /^\/v1\/docs\/([^/]+)\/sync$/.exec(url.pathname)?.[1]
+    // The real one answers 400 to the handshake, and all that a client sees of it is this.
+    if (plain && !isValidDocumentId(plain)) return socket.end(1006)
     this.#clients.set(socket, { extended: false, syncStates: new Map(), last: new Map(), ...(plain ? { plain } : {}) })
   }
 
@@ -151,6 +153,7 @@ export class FakeServer implements Acceptor {
       this.requests.push({ url, body: bytes })
       if (line.mode !== "up" || this.httpStatus !== 200) return { ok: false, status: this.httpStatus, json: async () => ({}) }
       const documentId = /docs\/([^/]+)\/changes/.exec(url)![1]!
+      if (!isValidDocumentId(documentId)) return { ok: false, status: 400, json: async () => ({}) }
       const rejected: Array<{ hash: string; reason: string }> = []
       const changes = this.#admit(splitChunks(bytes), rejected)
       const [doc] = A.applyChanges(this.documents.get(documentId) ?? A.init(), changes)

@@ -6,6 +6,9 @@ import type { DurableHeads, OutboxBatch, OutboxChange, OutboxContents, OutboxSto
 import { FakeServer } from "./server.js"
 import type { Line } from "./socket.js"
 
+/** A document's id for tests without a repo. */
+export const DOCUMENT_ID = "4NMNnkMhL8jXrdJ9jamS58PAVdXu"
+
 /** An environment on the fake clock. */
 export function environment(line: Line, more: Partial<Environment> = {}): Environment {
   return {
