@@ -1,3 +1,4 @@
+import { IDBFactory } from "fake-indexeddb"
 import { afterEach, expect, it } from "vitest"
 import { FakeLocks } from "./fake/locks.js"
 import { FakeServer } from "./fake/server.js"
@@ -10,20 +11,15 @@ afterEach(() => {
 
 it("an outbox with a name has a database and locks of its own: one user's changes are not sent for another", async () => {
   useFakeTime()
-  const databases: string[] = []
-  ;(globalThis as any).indexedDB = {
-    open(name: string) {
-      databases.push(name)
-      return {}
-    },
-  }
+  const factory = new IDBFactory()
+  ;(globalThis as any).indexedDB = factory
   const locks = new FakeLocks()
   const server = new FakeServer()
   for (const options of [{}, { outboxName: "ada" }, { outboxName: "bob" }]) {
     participant(server, { outbox: undefined as any, more: { locks: locks.forTab() }, ...options })
   }
-  await pass(11_000)
-  expect([...new Set(databases)]).toEqual(["highwater ws://server.test/", "highwater ws://server.test/ ada", "highwater ws://server.test/ bob"])
+  for (let n = 0; n < 100; n++) await pass(10)
+  expect((await factory.databases()).map(({ name }) => name)).toEqual(["highwater ws://server.test/", "highwater ws://server.test/ ada", "highwater ws://server.test/ bob"])
   const { held = [] } = await locks.forTab().query()
   const owners = held.map(({ name }) => name).filter(name => name?.endsWith(" owner"))
   expect(owners).toHaveLength(3)
