@@ -395,7 +395,7 @@ it("a copy that shares its changes with another document is delivered as well wh
 })
 
 /** What a step may do beside the usual accidents. */
-type Disaster = Step | { do: "backup" | "rollback" | "replace" | "wait for saved" | "restart" } | { do: "reload"; document: number }
+type Disaster = Step | { do: "backup" | "rollback" | "replace" | "wait for saved" } | { do: "reload"; document: number }
 
 const disasters = fc.array(
   fc.oneof(
@@ -529,8 +529,50 @@ async function liveThrough(steps: Disaster[], { hasStorage, restarts, extended }
   expect([...witness.failures]).toEqual([])
 }
 
+it("holds for a plain document at every step, over accidents and servers that are restored or replaced", async () => {
+  useFakeTime()
+  const property = fc.asyncProperty(disasters, fc.nat(3), async (steps, inTheBeginning) => {
+    forgetTimers()
+    const server = new FakeServer()
+    const issuer = new Issuer(server)
+    const line = server.line()
+    const witness = new Witness(server, line)
+    let initial = A.init<any>()
+    for (let n = 0; n < inTheBeginning; n++) initial = A.change(initial, d => (d.n = n))
+    const options = { environment: environment(line), token: () => issuer.current, outbox: new MemoryStore() }
+    const doc = new PlainDocument<any>("ws://server.test", DOCUMENT_ID, { ...options, initial: A.load(A.save(initial)) })
+    const look = () => {
+      witness.saw(DOCUMENT_ID, A.getChangesMetaSince(doc.doc, []).map(({ hash }) => hash))
+      if (doc.saveStatus().state === "saved") witness.check("saved", DOCUMENT_ID)
+    }
+    doc.onSaveStatus(look)
+    const edit = () => doc.change(d => (d.m = (d.m ?? 0) + 1))
+    for (const step of steps) {
+      if (step.do === "backup") server.backup()
+      else if (step.do === "replace") server.replace()
+      else if (step.do === "rollback") server.restore()
+      else if (step.do === "wait for saved") {
+        const had = witness.had(DOCUMENT_ID)
+        doc.whenSaved({ timeout: 8000 }).then(
+          () => witness.check("whenSaved", DOCUMENT_ID, had),
+          () => {}
+        )
+      } else if (step.do !== "reload") await play([step as Step], { server, line, issuer, edit })
+      await pass(0)
+      look()
+    }
+    repair(server, line, issuer)
+    await pass(100_000)
+    const closing = watch(doc.close({ timeout: 30_000 }).then(() => witness.check("close")))
+    await pass(31_000)
+    expect(closing).toEqual({ isDone: true })
+    expect([...witness.failures]).toEqual([])
+  })
+  await fc.assert(property, runs(400))
+}, 300_000)
+
 it("holds for a repo at every step, over reloads, accidents, and servers that are restored or replaced", async () => {
   useFakeTime()
   const world = fc.record({ hasStorage: fc.boolean(), restarts: fc.boolean(), extended: fc.boolean() })
-  await fc.assert(fc.asyncProperty(disasters, world, liveThrough), runs(600))
+  await fc.assert(fc.asyncProperty(disasters, world, liveThrough), runs(500))
 }, 300_000)
