@@ -1,3 +1,4 @@
+import { cbor } from "@automerge/automerge-repo"
 import { describe, expect, it } from "vitest"
 import { UnsavedChangesError } from "../src/index.js"
 import { FakeServer } from "./fake/server.js"
@@ -163,6 +164,28 @@ describe("sending", () => {
     expect(server.hashes(handle.documentId).size).toBe(2)
     await pass(15_000)
     expect(outbox.hashes(handle.documentId)).toEqual([])
+  })
+})
+
+describe("a change that the server goes on lacking", () => {
+  it("is posted, whatever the sync protocol takes it for", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const line = server.line()
+    const { adapter, repo } = participant(server, { line, more: { fetch: server.fetch(line) } })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(500)
+    const receive = server.receive.bind(server)
+    server.receive = (socket, data) => {
+      if (cbor.decode<any>(data as Uint8Array).type !== "sync") receive(socket, data)
+    }
+    handle.change(doc => (doc.n = 1))
+    await pass(1000)
+    server.receive = receive
+    await pass(60_000)
+    expect(server.requests).toHaveLength(1)
+    expect(adapter.saveStatus(handle).state).toBe("saved")
+    adapter.disconnect()
   })
 })
 

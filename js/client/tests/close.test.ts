@@ -114,7 +114,9 @@ it("never resolves once a change was refused, whatever else happens, and says wh
     const issuer = new Issuer(server)
     const outbox = new MemoryStore()
     outbox.writeMs = run.writeMs
-    const { adapter, repo, line } = participant(server, { outbox, token: () => issuer.current })
+    const line = server.line()
+    const more = { fetch: server.fetch(line) }
+    const { adapter, repo } = participant(server, { outbox, token: () => issuer.current, line, more })
     const handle = repo.create<any>({ n: 0 })
     let edits = 0
     const edit = () => {

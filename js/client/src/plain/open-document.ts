@@ -4,11 +4,12 @@ import { closeWhenSaved, disconnected } from "../core/closing.js"
 import { documentIdIn } from "../core/document-id.js"
 import { environmentOf, type Environment } from "../core/environment.js"
 import type { ConnectionStoppedError } from "../core/errors.js"
-import { hasChange, type Change } from "../core/changes.js"
+import { HASHES_MAX, hasChange, type Change } from "../core/changes.js"
 import { documentUrl } from "../core/http.js"
 import { Listeners } from "../core/listeners.js"
 import { Outbox, type OutboxStore } from "../core/outbox.js"
 import { followPage, PartingPost } from "../core/page.js"
+import { Post } from "../core/post.js"
 import type { SaveStatus, SaveStatusSource, Timers } from "../core/save-status.js"
 import { SaveTracker } from "../core/save-tracker.js"
 import { rememberToken } from "../core/token.js"
@@ -76,6 +77,7 @@ export class PlainDocument<T> implements SaveStatusSource {
   readonly #tracker: SaveTracker
   readonly #connection: Connection
   readonly #questions: Questions
+  readonly #post: Post
   readonly #outbox: Outbox | undefined
   readonly #synced = new Listeners<[error?: unknown]>()
   readonly #listeners: { [E in keyof PlainDocumentEvents<T>]: Listeners<Parameters<PlainDocumentEvents<T>[E]>> } = {
@@ -101,7 +103,7 @@ export class PlainDocument<T> implements SaveStatusSource {
         onSocketOpen: () => this.#onSocketOpen(),
         onMessage: data => this.#receive(data),
         onStateChange: state => this.#onStateChange(state),
-        ping: () => this.#questions.ping(),
+        ping: () => this.#questions.ping(this.#owed.slice(-HASHES_MAX)),
       },
       { ...options, token: token.token },
       this.#environment,
@@ -113,7 +115,8 @@ export class PlainDocument<T> implements SaveStatusSource {
     this.#tracker.update(this.documentId, this.#doc)
     this.#tracker.onOwed = () => this.#sendSoon()
     this.#tracker.onSaveStatus(() => this.#listeners.status.notify(this.saveStatus()))
-    const parting = new PartingPost(url, this.#tracker, this.#environment, token.last)
+    this.#post = new Post(url, this.#tracker, this.#environment, token.last)
+    const parting = new PartingPost(this.#tracker, this.#post)
     this.#undo.push(
       followPage(this.#environment, this.#tracker, { warnOnUnload: options.warnOnUnload ?? false }, {
         onHidden: () => {
@@ -275,8 +278,14 @@ export class PlainDocument<T> implements SaveStatusSource {
     if (message.durable) {
       this.#tracker.markDurable(this.documentId, message.durable)
       this.#questions.answer(message)
+      this.#post.missed(this.documentId, message.missing ?? [])
     }
     if (message.rejected) this.#tracker.reject(this.documentId, message.rejected)
+  }
+
+  /** What is not durable and may become so. */
+  get #owed(): string[] {
+    return this.#tracker.document(this.documentId).hopeful.map(({ hash }) => hash)
   }
 
   #become(doc: A.Doc<T>): void {

@@ -9,7 +9,7 @@ import {
   type Repo,
 } from "@automerge/automerge-repo/slim"
 import { Connection, type ConnectionOptions, type ConnectionState } from "../core/connection.js"
-import type { Change } from "../core/changes.js"
+import { HASHES_MAX, type Change } from "../core/changes.js"
 import { closeWhenSaved, disconnected } from "../core/closing.js"
 import { environmentOf, type Environment } from "../core/environment.js"
 import type { ConnectionStoppedError } from "../core/errors.js"
@@ -17,6 +17,7 @@ import { IndexedDBStore } from "../core/indexeddb-store.js"
 import { Listeners } from "../core/listeners.js"
 import { Outbox, type OutboxStore } from "../core/outbox.js"
 import { followPage, PartingPost } from "../core/page.js"
+import { Post } from "../core/post.js"
 import type { SaveStatus, SaveStatusSource, Timers } from "../core/save-status.js"
 import { SaveTracker } from "../core/save-tracker.js"
 import { rememberToken } from "../core/token.js"
@@ -25,7 +26,6 @@ import { Delivery } from "./delivery.js"
 import {
   EXTENSION,
   EXTENSION_VERSION,
-  HASHES_MAX,
   type DurableMessage,
   type FromServer,
   type PeerMessage,
@@ -80,6 +80,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   readonly #tracker: SaveTracker
   readonly #connection: Connection
   readonly #prompter: Prompter
+  readonly #post: Post
   readonly #parting: PartingPost
   readonly #token: ReturnType<typeof rememberToken>
   readonly #stateListeners = new Listeners<[ConnectionState]>()
@@ -117,7 +118,8 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
       this.#environment
     )
     this.#prompter = new Prompter(message => this.emit("message", message as Message))
-    this.#parting = new PartingPost(url, this.#tracker, this.#environment, this.#token.last)
+    this.#post = new Post(url, this.#tracker, this.#environment, this.#token.last)
+    this.#parting = new PartingPost(this.#tracker, this.#post)
     this.#tracker.onOwed = documentId => this.#sendSoon(documentId)
   }
 
@@ -150,8 +152,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   attach(repo: Repo): this {
     if (this.#repo) throw new Error("this adapter is attached to a repo already; make one adapter for each repo")
     this.#repo = repo
-    const parts = { repo, tracker: this.#tracker, environment: this.#environment, url: this.url }
-    const delivery = new Delivery({ ...parts, token: this.#token.last })
+    const delivery = new Delivery({ repo, tracker: this.#tracker, post: this.#post })
     this.#delivery = delivery
     this.#tracker.onLacking = documentId => void delivery.deliver(documentId)
     this.#openOutbox()
@@ -310,6 +311,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   #hear({ documentId, durable, missing }: DurableMessage): void {
     this.#tracker.markDurable(documentId, durable)
     if (missing.length > 0) this.#delivery?.look(documentId)
+    this.#post.missed(documentId, missing)
   }
 
   /** Before the repo sees the message: so the changes in it are known to be durable when they arrive. */

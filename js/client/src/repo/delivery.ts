@@ -1,17 +1,13 @@
 import * as A from "@automerge/automerge/slim"
 import type { DocHandle, DocumentId, Repo } from "@automerge/automerge-repo/slim"
-import type { Environment } from "../core/environment.js"
-import { changesUrl, postChanges } from "../core/http.js"
+import type { Post } from "../core/post.js"
 import type { SaveTracker } from "../core/save-tracker.js"
 
 /** What a delivery works with. */
 export interface DeliveryParts {
   readonly repo: Repo
   readonly tracker: SaveTracker
-  readonly environment: Environment
-  readonly url: string
-  /** The last token that was used, for posting. */
-  token(): string | undefined
+  readonly post: Post
 }
 
 /** Brings to the server what the repo would not: of documents that nobody has open, or that the repo has read from an older copy. */
@@ -57,14 +53,9 @@ export class Delivery {
   }
 
   async #post(documentId: string): Promise<void> {
-    const { tracker, environment, url, token } = this.#parts
-    if (tracker.isForgotten(documentId)) return
-    const missing = tracker.document(documentId).missingHere
-    if (missing.length === 0 || !environment.fetch || !tracker.isConnected) return
-    const answer = await postChanges(environment.fetch, changesUrl(url, documentId, token()), missing, false)
-    if (!answer) return
-    tracker.markDurable(documentId, answer.durable)
-    tracker.reject(documentId, answer.rejected)
+    const { tracker, post } = this.#parts
+    if (tracker.isForgotten(documentId) || !tracker.isConnected) return
+    await post.send(documentId, tracker.document(documentId).missingHere)
   }
 }
 
