@@ -67,6 +67,10 @@ pub(crate) const PAGE_MAX: usize = 1_000;
 pub(crate) const PAGE_BYTES_MAX: usize = 8 << 20;
 /// When clients are asked to come back if the store fails.
 pub(crate) const RETRY_AFTER_SECONDS: u32 = 1;
+/// Bodies up to this size have places of their own: the last words of pages that are being closed must not wait behind slow uploads.
+pub(crate) const INGEST_SMALL_BYTES: usize = 64 << 10;
+/// How many such bodies there may be at once; further ones wait.
+pub(crate) const INGEST_SMALL_MAX: usize = 1_024;
 /// Largest question whether changes are durable.
 pub(crate) const HAVE_BYTES_MAX: usize = 128 << 10;
 
