@@ -201,7 +201,8 @@ impl Documents {
 
     /// Reads a document as JSON.
     pub async fn json(&self, id: DocumentId) -> Result<Reading, DocumentError> {
-        self.read(id, |document| Ok(Reading { value: document.to_json(None)?, heads: document.heads() })).await
+        self.read(id, |document| Ok(Reading { value: document.to_json(None)?, heads: document.heads() }))
+            .await
     }
 
     /// Looks at a document with all its values. `look` is called where it may take its time, but others who want the document wait for it.

@@ -159,16 +159,29 @@ async fn nothing_is_answered_that_the_store_does_not_have() {
 
 #[tokio::test]
 async fn a_drain_acknowledges_what_was_sent_and_says_goodbye() {
-    let embedded = embedded(Arc::new(MemoryStore::new()));
+    let store = FaultyStore::new(Pace::Immediate);
+    let embedded = embedded(Arc::new(store.clone()));
     let server = application(&embedded).await;
     assert_eq!(embedded.ready().await, Ok(()));
     let mut client = Client::open(&server, "a", document(1)).await;
+    while !client.unavailable {
+        client.step().await.unwrap();
+    }
+    store.set_pace(Pace::Manual);
     client.edit("a", 1);
     client.push().await;
+    patiently(async {
+        while store.in_flight() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let draining = tokio::spawn({
         let embedded = embedded.clone();
         async move { embedded.drain(Duration::from_secs(10)).await }
     });
+    store.set_pace(Pace::Immediate);
+    store.step_all();
     let close = loop {
         if let Err(close) = client.step().await {
             break close;

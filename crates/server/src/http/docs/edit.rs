@@ -15,8 +15,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::extract::{
-    AUTOMERGE, InPath, InQuery, JSON, MountedAt, content_type, document_id, idempotency_key,
-    read_with_room, wants_representation,
+    AUTOMERGE, InPath, InQuery, JSON, MountedAt, content_type, document_id, idempotency_key, read_with_room,
+    wants_representation,
 };
 use super::super::openapi::{Chunks, EditHeaders, EditProblems, Id, Json as JsonForm, KeyHeader, Operation};
 use super::super::problem::{PATCH_TYPES, Problem};
@@ -120,8 +120,11 @@ pub(super) async fn create(
     };
     let request = EditRequest { message: query.message, key, _room: room, ..EditRequest::create(work) };
     let Edited { hash, heads, .. } = hub.edit(id, request).await?;
-    let headers =
-        [(LOCATION, format!("{base}/v1/docs/{id}")), (ETAG, etag(&heads)), (CACHE_CONTROL, "no-store".to_owned())];
+    let headers = [
+        (LOCATION, format!("{base}/v1/docs/{id}")),
+        (ETAG, etag(&heads)),
+        (CACHE_CONTROL, "no-store".to_owned()),
+    ];
     let body = CreateAnswer {
         id: id.to_string(),
         url: format!("automerge:{id}"),
@@ -229,10 +232,16 @@ fn request(
     let asked = format!("{precondition:?}");
     let text = message.as_deref().unwrap_or_default();
     let kind = content_type(headers);
-    let key =
-        idempotency_key(headers, &[method, asked.as_bytes(), text.as_bytes(), kind.as_bytes(), body])?;
+    let key = idempotency_key(headers, &[method, asked.as_bytes(), text.as_bytes(), kind.as_bytes(), body])?;
     let wants_value = wants_representation(headers);
-    Ok(EditRequest { message, precondition, key, wants_value, _room: room, ..EditRequest::new(Work::Nothing) })
+    Ok(EditRequest {
+        message,
+        precondition,
+        key,
+        wants_value,
+        _room: room,
+        ..EditRequest::new(Work::Nothing)
+    })
 }
 
 fn edit_answer(status: StatusCode, edited: Edited) -> Response {
