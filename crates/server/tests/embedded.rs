@@ -141,6 +141,9 @@ async fn what_cannot_be_done_is_told_by_type() {
     assert_eq!((copy.id, &copy.heads), (repeated.id, &repeated.heads));
     let taken = documents.take_changes(document(2), file).await.unwrap();
     assert_eq!(taken.durable.len(), documents.state(document(2)).await.unwrap().changes);
+    documents.delete(copy.id).await.unwrap();
+    assert!(matches!(documents.json(copy.id).await, Err(DocumentError::Deleted)));
+    assert!(matches!(documents.delete(copy.id).await, Err(DocumentError::Deleted)));
     let bad = documents.take_changes(document(2), Bytes::from_static(b"nonsense")).await;
     assert!(matches!(bad, Err(DocumentError::Chunk(_))));
 }

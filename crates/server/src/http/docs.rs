@@ -35,7 +35,7 @@ use crate::limits::{HAVE_BYTES_MAX, INGEST_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
 pub(super) fn routes() -> OpenApiRouter<Arc<Hub>> {
     OpenApiRouter::new()
         .routes(routes!(list::list, edit::create))
-        .routes(routes!(read::document, read::head, edit::patch, edit::put))
+        .routes(routes!(read::document, read::head, edit::patch, edit::put, edit::delete))
         .routes(routes!(read::heads))
         .routes(routes!(read::diff))
         .routes(routes!(history::history))

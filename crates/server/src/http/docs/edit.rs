@@ -219,6 +219,23 @@ fn check_message(message: Option<&str>) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Deletes a document
+///
+/// For good: nothing of it is served any more, and nothing that clients still have of it is taken in. Changes that they send are refused by name.
+#[utoipa::path(delete, path = "/v1/docs/{id}", tag = "documents", params(Id, EditHeaders), responses(
+    (status = 204, description = "That it is deleted is durable."),
+    EditProblems,
+))]
+pub(super) async fn delete(
+    State(hub): State<Arc<Hub>>,
+    InPath(id): InPath,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let request = request(b"delete", &headers, None, &Bytes::new(), None)?;
+    hub.edit(id, EditRequest { work: Work::Delete, wants_value: false, ..request }).await?;
+    Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
+}
+
 /// What the head of a request asks of an edit.
 fn request(
     method: &[u8],
