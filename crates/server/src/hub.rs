@@ -21,7 +21,8 @@ use crate::document::{
 use crate::http::Problem;
 use crate::idle::Idle;
 use crate::limits::{
-    INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, INGEST_SMALL_BYTES, INGEST_SMALL_MAX, PROBE_TIMEOUT,
+    DRAIN_REQUESTS_MAX, INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, INGEST_SMALL_BYTES, INGEST_SMALL_MAX,
+    PROBE_TIMEOUT,
     REOPEN_WAIT_MAX, REOPEN_WAIT_MIN,
 };
 use crate::metrics::Metrics;
@@ -75,6 +76,8 @@ pub(crate) struct Hub {
     connections: AtomicUsize,
     /// Changes whenever a connection ends.
     connection_ended: watch::Sender<()>,
+    /// How many requests are being answered.
+    requests: watch::Sender<usize>,
 }
 
 struct Tables {
@@ -100,6 +103,15 @@ struct Connected {
     documents: usize,
     /// It was closed to make room: its documents are let go of in a moment.
     is_leaving: bool,
+}
+
+/// A request that is being answered, until this is dropped. A shutdown waits for it.
+pub(crate) struct UnderWay(Arc<Hub>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.requests.send_modify(|requests| *requests -= 1);
+    }
 }
 
 /// A connection that was let in; leaving it drops what the hub knows of it.
@@ -148,6 +160,7 @@ impl Hub {
             actor_seed,
             connections: AtomicUsize::new(0),
             connection_ended: watch::Sender::new(()),
+            requests: watch::Sender::new(0),
         }))
     }
 
@@ -315,6 +328,7 @@ impl Hub {
         chunks: Bytes,
         sender: &str,
     ) -> Result<Ingested, Problem> {
+        let _under_way = self.under_way();
         let changes = uploads::unpack(self.unpacking(), id, vec![chunks]).await?;
         let sender = PeerId::new(sender).map_err(|error| Problem::Internal(error.to_string()))?;
         let (answer, answered) = oneshot::channel();
@@ -346,6 +360,7 @@ impl Hub {
         id: DocumentId,
         look: impl FnOnce(&Materialised) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
+        let _under_way = self.under_way();
         let (answer, answered) = oneshot::channel();
         let look = move |document: Result<&Materialised, &Trouble>| {
             let seen = match document {
@@ -367,6 +382,7 @@ impl Hub {
         id: DocumentId,
         request: EditRequest,
     ) -> Result<Edited, Problem> {
+        let _under_way = self.under_way();
         let (answer, answered) = oneshot::channel();
         let job = Job::Edit(Box::new(EditJob { request, answer }));
         // Without a task to take it there is no answer either.
@@ -566,12 +582,21 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes no more connections, and waits until those that there are have ended by themselves, at most as long as given. Then
+    /// A request was read.
+    pub(crate) fn under_way(self: &Arc<Self>) -> UnderWay {
+        self.requests.send_modify(|requests| *requests += 1);
+        UnderWay(self.clone())
+    }
+
+    /// Takes no more connections, and waits until those that there are have ended by themselves and requests are answered, at most as long as given. Then
     /// ends the rest and closes the store.
     pub(crate) async fn drain(&self, deadline: Duration) -> Result<(), StoreError> {
         self.phase.send_replace(Phase::Draining);
-        let mut ended = self.connection_ended.subscribe();
+        let (mut ended, mut requests) = (self.connection_ended.subscribe(), self.requests.subscribe());
         let all_gone = async {
+            // Whoever sends a large body slowly is not waited for as long as others.
+            let answered = requests.wait_for(|requests| *requests == 0);
+            drop(tokio::time::timeout(DRAIN_REQUESTS_MAX, answered).await);
             while self.connections.load(Ordering::Acquire) > 0 {
                 if ended.changed().await.is_err() {
                     return;
