@@ -3,6 +3,7 @@
 mod api;
 mod edit;
 mod show;
+mod watch;
 mod write;
 
 use std::io::{IsTerminal, Write};
@@ -58,6 +59,7 @@ enum Command {
     History(HistoryArgs),
     /// Tell whether changes are durable: the exit code is 0 if all are, 1 if not
     Have(HaveArgs),
+    Watch(watch::WatchArgs),
     /// Delete documents for good: whoever still has one is told, and what they send for it is refused
     Rm(RmArgs),
 }
@@ -142,6 +144,7 @@ impl Command {
             Self::Edit(args) => edit::edit(api, args, out),
             Self::History(args) => history(api, &args, out),
             Self::Have(args) => have(api, args, out),
+            Self::Watch(args) => watch::watch(api, &args, out),
             Self::Rm(args) => rm(api, &args, out),
         }
     }

@@ -1,5 +1,6 @@
 //! Requests to a running server, or to one in this process that has the folder open. The answers are the same.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -53,6 +54,16 @@ impl Failure {
     /// The server took it, and not as it should.
     pub(super) fn refused(text: impl Into<String>) -> Self {
         Self::new(EXIT_REFUSED, "refused", text)
+    }
+
+    /// The document was deleted.
+    pub(super) fn deleted() -> Self {
+        Self::new(EXIT_NOT_THERE, "deleted", "the document was deleted")
+    }
+
+    /// Whether it may be otherwise later.
+    pub(super) fn is_passing(&self) -> bool {
+        self.exit == EXIT_LATER
     }
 
     /// With something more to know.
@@ -258,11 +269,6 @@ impl Api {
         }
     }
 
-    /// The server, as people know it.
-    pub(super) fn is_folder(&self) -> bool {
-        matches!(self.0, To::Folder { .. })
-    }
-
     /// Asks, and returns the answer if it is not an error.
     pub(super) fn send(&self, ask: Ask) -> Result<Answer, Failure> {
         let (status, headers, body) = match &self.0 {
@@ -284,6 +290,23 @@ impl Api {
         } else {
             Err(Failure::of_answer(status.as_u16(), &body))
         }
+    }
+
+    /// Asks for an answer without an end, and reads it.
+    pub(super) fn stream(&self, ask: &Ask) -> Result<impl Read + Send + 'static + use<>, Failure> {
+        let To::Server { agent, origin, base } = &self.0 else {
+            let text =
+                "nobody else has the folder open, so nothing happens there; follow a server, with --server";
+            return Err(Failure::usage(text));
+        };
+        let request = request(ask, &format!("{origin}{base}"))?;
+        let unreachable = |error: ureq::Error| unreachable(&format!("{origin}{base}"), &error);
+        let (head, mut body) = agent.run(request).map_err(unreachable)?.into_parts();
+        if head.status.is_success() {
+            return Ok(body.into_reader());
+        }
+        let body = body.with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(unreachable)?;
+        Err(Failure::of_answer(head.status.as_u16(), &body))
     }
 
     /// Lets go of the folder.

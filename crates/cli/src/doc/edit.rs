@@ -7,14 +7,13 @@ use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use highwater_core::{DocumentId, Edit, MadeChange, Materialised, Stamp};
 use serde_json::Value;
 
 use super::api::{Answer, Api, Ask, Failure};
 use super::path;
-use super::show::{Out, pretty, short};
+use super::show::{Out, now, pretty, short};
 use super::write::told;
 
 /// Open a document in $EDITOR, and make what was changed there one change
@@ -136,8 +135,7 @@ fn make(
     let edit = Edit::set(saved).map_err(invalid)?;
     let mut actor = [0; 16];
     getrandom::fill(&mut actor).map_err(|error| Failure::usage(format!("no randomness: {error}")))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let stamp = Stamp { actor, message, time: i64::try_from(now).unwrap_or_default() };
+    let stamp = Stamp { actor, message, time: now() };
     let (_, made) = document.edit(&edit, &stamp).map_err(Failure::refused)?;
     made.map_err(invalid)
 }

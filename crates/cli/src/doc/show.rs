@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -39,6 +40,12 @@ pub(super) fn pretty(value: &Value) -> String {
 pub(super) fn short(text: &Value, chars: usize) -> String {
     let text = text.as_str().unwrap_or_default();
     text.chars().take(chars).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The time, in seconds since 1970.
+pub(super) fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(now).unwrap_or_default()
 }
 
 /// A time in seconds since 1970, as people in all places write it. Nothing, if its author did not say.
