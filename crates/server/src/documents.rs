@@ -9,10 +9,12 @@ use highwater_core::document::PeerFault;
 use highwater_core::wire::Rejection;
 use highwater_core::{ChangeHash, DocumentId, Edit, EditError, Materialised, ReadError};
 use highwater_storage::{DocumentEntry, ListDocuments, StoreError};
+use tokio::sync::watch;
 
 use crate::document::{EditRequest, Key, Precondition, State, Work};
+use crate::events::{Following, Told};
 use crate::http::{Problem, etag};
-use crate::hub::Hub;
+use crate::hub::{Hub, Phase, draining};
 use crate::uploads;
 
 /// The documents of a server, for the process that it runs in. Clones are the same documents.
@@ -297,6 +299,14 @@ impl Documents {
         })
     }
 
+    /// Follows a document, which need not exist yet and is not kept in memory for this.
+    pub fn watch(&self, id: DocumentId) -> Watch {
+        // Before it is looked at, so that nothing that happens then is missed.
+        let following = self.hub.followers().follow(id);
+        let (phase, discarded) = (self.hub.phase(), self.hub.discarded());
+        Watch { hub: self.hub.clone(), id, following, phase, discarded, told: None }
+    }
+
     /// Documents in the order of their ids, deleted ones among them.
     pub async fn list(&self, query: ListDocuments) -> Result<Vec<DocumentEntry>, DocumentError> {
         Ok(self.hub.store().documents(query).await?)
@@ -305,6 +315,56 @@ impl Documents {
     /// At most `limit` documents that changed after a [number](DocumentEntry::changed), in the order in which they last did. Whoever remembers the last number misses nothing.
     pub async fn changed(&self, after: u64, limit: usize) -> Result<Vec<DocumentEntry>, DocumentError> {
         Ok(self.hub.store().changed(after, limit).await?)
+    }
+}
+
+/// A document that is followed.
+///
+/// Nothing is queued: whoever looks late is told the newest heads, once. Dropped, it is over.
+pub struct Watch {
+    hub: Arc<Hub>,
+    id: DocumentId,
+    following: Following,
+    phase: watch::Receiver<Phase>,
+    discarded: watch::Receiver<()>,
+    /// What was told last; `None` before the first time.
+    told: Option<Told>,
+}
+
+/// How a followed document is, as far as it is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Watched {
+    /// It has these heads; none if it does not exist yet.
+    Heads(Vec<ChangeHash>),
+    /// It was deleted.
+    Deleted,
+}
+
+impl Watch {
+    /// How the document is now, the first time; then, how it is when it has changed. Fails when the store fails or the server goes away: then it is to be followed anew.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Watched, DocumentError> {
+        loop {
+            let is_first = self.told.is_none();
+            let looking = async {
+                if is_first {
+                    self.hub.told(self.id).await
+                } else {
+                    self.following.changed().await.ok_or(Problem::Unavailable)
+                }
+            };
+            let now = tokio::select! {
+                () = draining(&mut self.phase) => return Err(DocumentError::Unavailable),
+                _ = self.discarded.changed() => return Err(DocumentError::Unavailable),
+                now = looking => now?,
+            };
+            if self.told.as_ref() != Some(&now) {
+                self.told = Some(now.clone());
+                return Ok(if now.is_deleted { Watched::Deleted } else { Watched::Heads(now.heads) });
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod document;
 mod documents;
 mod embedded;
 mod envelope;
+mod events;
 mod full_check;
 mod http;
 mod hub;
@@ -39,6 +40,7 @@ pub use builder::Builder;
 pub use config::{AllowedOrigins, CheckChanges, Config};
 pub use documents::{
     DocumentError, DocumentState, Documents, EditOptions, EditedDocument, NewDocument, Reading, TakenChanges,
+    Watch, Watched,
 };
 pub use embedded::Embedded;
 pub use highwater_core::{ChangeHash, DocumentId, Edit, EditError, Materialised, ReadError};

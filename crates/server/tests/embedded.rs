@@ -11,9 +11,10 @@ use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
 use common::*;
+use futures::FutureExt;
 use highwater_core::wire::Body;
 use highwater_server::{
-    DocumentError, Documents, Edit, EditOptions, Embedded, ListDocuments, NewDocument, Server,
+    DocumentError, Documents, Edit, EditOptions, Embedded, ListDocuments, NewDocument, Server, Watched,
 };
 use highwater_storage::{FaultyStore, MemoryStore, Pace, Store};
 use serde_json::json;
@@ -26,6 +27,16 @@ fn embedded(store: Arc<dyn Store>) -> Embedded {
 async fn application(embedded: &Embedded) -> TestServer {
     let own = Router::new().route("/", get(async || "mine")).nest("/documents", embedded.router());
     TestServer::of_application(own, "/documents/v1/sync").await
+}
+
+/// Waits until the store has been asked for something that is not done.
+async fn in_flight(store: &FaultyStore) {
+    patiently(async {
+        while store.in_flight() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 fn merge(value: serde_json::Value) -> Edit {
@@ -149,6 +160,47 @@ async fn what_cannot_be_done_is_told_by_type() {
 }
 
 #[tokio::test]
+async fn a_document_is_followed_until_the_server_goes() {
+    let store = FaultyStore::new(Pace::Immediate);
+    let embedded = embedded(Arc::new(store.clone()));
+    let server = application(&embedded).await;
+    let documents = embedded.documents();
+    let id = document(1);
+    let mut watch = documents.watch(id);
+    assert_eq!(watch.next().await.unwrap(), Watched::Heads(Vec::new()));
+    let mut client = Client::open(&server, "a", id).await;
+    client.edit("a", 1);
+    client.push().await;
+    client.acknowledged().await;
+    let heads = documents.state(id).await.unwrap().heads;
+    assert_eq!(patiently(watch.next()).await.unwrap(), Watched::Heads(heads));
+
+    // What is not durable is not told.
+    store.set_pace(Pace::Manual);
+    let editing = {
+        let documents = documents.clone();
+        tokio::spawn(
+            async move { documents.edit(id, merge(json!({ "a": 2 })), EditOptions::default()).await },
+        )
+    };
+    in_flight(&store).await;
+    assert!(watch.next().now_or_never().is_none());
+    store.set_pace(Pace::Immediate);
+    store.step_all();
+    let edited = patiently(editing).await.unwrap().unwrap();
+    assert_eq!(patiently(watch.next()).await.unwrap(), Watched::Heads(edited.heads));
+
+    let mut other = documents.watch(id);
+    assert!(matches!(other.next().await, Ok(Watched::Heads(_))));
+    documents.delete(id).await.unwrap();
+    assert_eq!(patiently(watch.next()).await.unwrap(), Watched::Deleted);
+    assert_eq!(patiently(other.next()).await.unwrap(), Watched::Deleted);
+    drop(client);
+    embedded.drain(Duration::from_secs(10)).await.unwrap();
+    assert!(watch.next().await.unwrap_err().is_retryable());
+}
+
+#[tokio::test]
 async fn nothing_is_answered_that_the_store_does_not_have() {
     let store = FaultyStore::new(Pace::Immediate);
     let embedded = embedded(Arc::new(store.clone()));
@@ -173,12 +225,7 @@ async fn a_drain_acknowledges_what_was_sent_and_says_goodbye() {
     store.set_pace(Pace::Manual);
     client.edit("a", 1);
     client.push().await;
-    patiently(async {
-        while store.in_flight() == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    in_flight(&store).await;
     let draining = tokio::spawn({
         let embedded = embedded.clone();
         async move { embedded.drain(Duration::from_secs(10)).await }
