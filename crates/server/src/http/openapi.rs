@@ -16,6 +16,7 @@ use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::docs;
+use super::extract::MountedAt;
 use super::problem::{Limit, ProblemBody};
 use crate::hub::Hub;
 
@@ -27,6 +28,7 @@ use crate::hub::Hub;
     tags(
         (name = "documents", description = "Documents and what they hold"),
         (name = "changes", description = "The changes that documents are made of"),
+        (name = "events", description = "What changes, as it does"),
     ),
 )]
 struct Api;
@@ -141,7 +143,10 @@ const READ_PROBLEMS: [(u16, &str); 8] = [
     (410, "`deleted`: the document was deleted."),
     (422, "`too_deep`: nested so deep that it can be had as a file only."),
     (500, "`damaged`, `internal`: somebody must look at the server."),
-    (503, "`unavailable`: the store failed, or is being opened again."),
+    (
+        503,
+        "`unavailable`: the store failed, or is being opened again. `too_many_streams`: as many streams of events as may be are open.",
+    ),
 ];
 
 const BODY_PROBLEMS: [(u16, &str); 7] = [
@@ -222,10 +227,14 @@ pub(super) fn routes() -> Router<Arc<Hub>> {
     let (router, description) = api.split_for_parts();
     let description = serde_json::to_value(description).unwrap_or_default();
     let page = Bytes::from(page::of(&description));
-    let json = Bytes::from(description.to_string());
-    router
-        .route("/v1/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], json)))
-        .route("/v1/api", get(async move || page_answer(page)))
+    let description = async move |MountedAt(base): MountedAt| {
+        let mut description = description;
+        if !base.is_empty() {
+            description["servers"] = serde_json::json!([{ "url": base }]);
+        }
+        axum::Json(description)
+    };
+    router.route("/v1/openapi.json", get(description)).route("/v1/api", get(async move || page_answer(page)))
 }
 
 fn page_answer(page: Bytes) -> Response {
