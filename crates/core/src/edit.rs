@@ -10,7 +10,7 @@ mod sketch;
 mod tests;
 
 use automerge::transaction::CommitOptions;
-use automerge::{ActorId, AutomergeError, ReadDoc};
+use automerge::{ActorId, Automerge, AutomergeError, Change, ReadDoc};
 use bytes::Bytes;
 
 use crate::id::ChangeHash;
@@ -21,6 +21,11 @@ use diff::Editor;
 use pointer::Pointer;
 
 pub(crate) use pointer::escape;
+
+/// Operations that are undone one by one if an edit fails. That takes automerge some ten microseconds each, so more than this is tried on a copy.
+const UNDO_OPS_MAX: usize = 2_000;
+/// Bytes of such an edit: few enough that its change is none too large.
+const UNDO_BYTES_MAX: usize = 1 << 20;
 
 /// What is said of a change beside what it changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +131,8 @@ impl EditError {
 #[derive(Debug)]
 enum Fault {
     Edit(EditError),
+    /// It is too much to be undone.
+    Large,
     /// Nobody knows what the document is now.
     Internal(String),
 }
@@ -165,6 +172,7 @@ impl Materialised {
                 Ok(made) => Ok((self, Ok(made))),
                 Err(Fault::Edit(error)) => Ok((self, Err(error))),
                 Err(Fault::Internal(error)) => Err(error),
+                Err(Fault::Large) => Err("an edit on a copy is too large to be undone".to_owned()),
             }
         })
     }
@@ -187,33 +195,22 @@ impl Materialised {
             let reason = EditReason::TooLarge { what: "bytes of a message", max: CHANGE_MESSAGE_BYTES_MAX };
             return Err(EditError::whole(reason).into());
         }
-        let before = self.document.get_heads();
         self.document.set_actor(ActorId::from(stamp.actor));
-        let mut transaction = self.document.transaction();
-        let mut editor = Editor::new(&mut transaction);
-        let applied = match &edit.0 {
-            Kind::Patch(operations) => patch::apply(&mut editor, operations),
-            Kind::Merge(merge) => merge.apply(&mut editor),
-            Kind::Set(value) => editor.set_root(value),
+        let made = match attempt(&mut self.document, edit, stamp, true) {
+            Err(Fault::Large) => {
+                let mut copy = self.document.clone();
+                let made = attempt(&mut copy, edit, stamp, false)?;
+                self.document = copy;
+                made
+            }
+            made => made?,
         };
-        if let Err(fault) = applied {
-            transaction.rollback();
-            return Err(fault);
-        }
-        let (Some(hash), _) = transaction.commit_with(options(stamp)) else {
+        let Some(mut change) = made else {
             return Ok(None);
         };
-        let change = self.document.get_change_by_hash(&hash);
-        let mut change =
-            change.ok_or_else(|| Fault::Internal("the change that was made is not there".to_owned()))?;
-        if change.raw_bytes().len() > CHANGE_BYTES_MAX {
-            // The bounds of the editor are meant to stop it before. It is a change already, so the document without it is built anew.
-            self.document = self.document.fork_at(&before)?;
-            let reason = EditReason::TooLarge { what: "bytes of a change", max: CHANGE_BYTES_MAX };
-            return Err(EditError::whole(reason).into());
-        }
         self.unpacked_bytes += change.raw_bytes().len();
-        Ok(Some(MadeChange { hash: ChangeHash(hash.0), chunk: Bytes::copy_from_slice(&change.bytes()) }))
+        let hash = ChangeHash(change.hash().0);
+        Ok(Some(MadeChange { hash, chunk: Bytes::copy_from_slice(&change.bytes()) }))
     }
 }
 
@@ -223,4 +220,37 @@ fn options(stamp: &Stamp) -> CommitOptions {
         Some(message) => options.with_message(message),
         None => options,
     }
+}
+
+/// Makes an edit of a document. If that fails, it is undone on request; otherwise the document is not to be used any more.
+fn attempt(
+    document: &mut Automerge,
+    edit: &Edit,
+    stamp: &Stamp,
+    can_undo: bool,
+) -> Result<Option<Change>, Fault> {
+    let mut transaction = document.transaction();
+    let mut editor = Editor::new(&mut transaction, can_undo);
+    let applied = match &edit.0 {
+        Kind::Patch(operations) => patch::apply(&mut editor, operations),
+        Kind::Merge(merge) => merge.apply(&mut editor),
+        Kind::Set(value) => editor.set_root(value),
+    };
+    if applied.is_err() && can_undo {
+        transaction.rollback();
+        return applied.map(|()| None);
+    }
+    // A transaction that is dropped is undone, which takes longer.
+    let (hash, _) = transaction.commit_with(options(stamp));
+    applied?;
+    let Some(hash) = hash else {
+        return Ok(None);
+    };
+    let change = document.get_change_by_hash(&hash);
+    let change = change.ok_or_else(|| Fault::Internal("the change that was made is not there".to_owned()))?;
+    if change.raw_bytes().len() > CHANGE_BYTES_MAX {
+        let reason = EditReason::TooLarge { what: "bytes of a change", max: CHANGE_BYTES_MAX };
+        return Err(EditError::whole(reason).into());
+    }
+    Ok(Some(change))
 }

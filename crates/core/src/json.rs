@@ -1,4 +1,16 @@
-//! Documents as JSON, and JSON as what a document is to hold. One form, in and out; `docs/backends.md` describes it.
+//! Documents as JSON, and JSON as what a document is to hold. One form, in and out.
+//!
+//! | in the document | as JSON |
+//! |---|---|
+//! | map, list | object, array |
+//! | text, scalar string | string; `{"$string": "x"}` puts in a scalar string |
+//! | number | number; `{"$float": "NaN"}`, `"Infinity"`, `"-Infinity"` |
+//! | true, false, null | the same |
+//! | counter | `{"$counter": 3}` |
+//! | timestamp | `{"$date": "2026-11-25T01:02:03.004Z"}`; milliseconds since 1970 if the year has not four digits |
+//! | bytes | `{"$bytes": "AP8="}` |
+//! | a type of a newer Automerge | `{"$unknown": {"type": 12, "bytes": "AQ=="}}`; not put in |
+//! | a map with only one key, which is one of these | `{"$map": {"$counter": "no counter"}}` |
 
 mod read;
 mod time;

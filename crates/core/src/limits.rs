@@ -108,7 +108,7 @@ pub const JSON_DEPTH_MAX: usize = 100;
 /// Operations in one JSON Patch.
 pub const PATCH_OPERATIONS_MAX: usize = 10_000;
 /// Operations in the change that one edit makes: one for each value, for each code point of a text, and for each that is deleted.
-pub const EDIT_OPS_MAX: usize = 1_000_000;
+pub const EDIT_OPS_MAX: usize = 500_000;
 /// Size of the texts, bytes and keys that one edit puts into a document.
 pub const EDIT_BYTES_MAX: usize = 16 << 20;
 /// Steps that finding the smallest edits of texts and lists may take in one edit, a tenth of a second's worth. Beyond that, and where more differs

@@ -5,7 +5,7 @@
 
 mod desk;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -518,8 +518,8 @@ impl Task {
         while let Some(Ingesting { hashes, rejected, answer, .. }) = self.ingesting.pop_front_if(is_over) {
             let (durable, rest): (Vec<_>, Vec<_>) =
                 hashes.into_iter().partition(|hash| self.document.contains(hash));
-            let is_rejected = |hash: &ChangeHash| rejected.iter().any(|rejection| rejection.hash == *hash);
-            let pending = rest.into_iter().filter(|hash| !is_rejected(hash)).collect();
+            let refused: HashSet<ChangeHash> = rejected.iter().map(|rejection| rejection.hash).collect();
+            let pending = rest.into_iter().filter(|hash| !refused.contains(hash)).collect();
             let _ = answer.send(Ok(Ingested { durable, pending, rejected }));
         }
     }

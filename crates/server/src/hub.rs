@@ -20,7 +20,10 @@ use crate::document::{
 };
 use crate::http::Problem;
 use crate::idle::Idle;
-use crate::limits::{INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, REOPEN_WAIT_MAX, REOPEN_WAIT_MIN};
+use crate::limits::{
+    INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, INGEST_SMALL_BYTES, INGEST_SMALL_MAX, REOPEN_WAIT_MAX,
+    REOPEN_WAIT_MIN,
+};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 
@@ -62,6 +65,8 @@ pub(crate) struct Hub {
     unpacking: Arc<Semaphore>,
     /// For the bodies of requests that are under way, in places of [`INGEST_PLACE_BYTES`].
     ingest_room: Arc<Semaphore>,
+    /// The same for small ones, each of which takes a place.
+    small_ingest_room: Arc<Semaphore>,
     copies: Arc<Copies>,
     compactions: Compactions,
     /// Of this process alone.
@@ -136,6 +141,7 @@ impl Hub {
             next_task: AtomicU64::new(0),
             unpacking: Arc::new(Semaphore::new(unpacking)),
             ingest_room: Arc::new(Semaphore::new(INGEST_BYTES_TOTAL / INGEST_PLACE_BYTES)),
+            small_ingest_room: Arc::new(Semaphore::new(INGEST_SMALL_MAX)),
             copies,
             compactions,
             actor_seed,
@@ -359,8 +365,12 @@ impl Hub {
     /// Room for the body of a request. Waits for it.
     pub(crate) async fn ingest_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let places = u32::try_from(bytes.div_ceil(INGEST_PLACE_BYTES)).ok()?;
+        let (room, places) = match bytes <= INGEST_SMALL_BYTES {
+            true => (&self.small_ingest_room, 1),
+            false => (&self.ingest_room, places),
+        };
         // The semaphore is never closed; without room there would only be more at once.
-        self.ingest_room.clone().acquire_many_owned(places).await.ok()
+        room.clone().acquire_many_owned(places).await.ok()
     }
 
     /// If as many documents are open as may be, one that nobody uses has to go; if all are used, the connection that has most of them open.

@@ -51,10 +51,18 @@ pub(crate) const INGEST_BYTES_MAX: usize = 32 << 20;
 pub(crate) const INGEST_BYTES_TOTAL: usize = 128 << 20;
 /// In what steps that is counted.
 pub(crate) const INGEST_PLACE_BYTES: usize = 4 << 10;
+/// Bodies up to this size have places of their own: the last words of pages that are being closed must not wait behind slow uploads.
+pub(crate) const INGEST_SMALL_BYTES: usize = 64 << 10;
+/// How many such bodies there may be at once; further ones wait.
+pub(crate) const INGEST_SMALL_MAX: usize = 1_024;
 /// Largest body of an edit, or of a document as JSON.
 pub(crate) const EDIT_BYTES_MAX: usize = 8 << 20;
 /// What such a body takes up in memory when it has been read, at most: a byte of it may become a value of so many.
 pub(crate) const EDIT_BYTES_UNFOLD: usize = 16;
+/// Longest beginning of document ids to look for.
+pub(crate) const PREFIX_BYTES_MAX: usize = 50;
+/// Longest message of an edit, in characters.
+pub(crate) const MESSAGE_CHARS_MAX: usize = 500;
 /// Longest `Idempotency-Key`.
 pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Heads that are written out in an ETag or in the address of a next page: such a header must fit where headers go.
@@ -112,6 +120,8 @@ pub(crate) const REOPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 const _: () = {
     assert!(FRAME_BYTES_MIN > 0);
     assert!(INGEST_BYTES_MAX <= INGEST_BYTES_TOTAL);
+    // A character may take twelve in an address.
+    assert!(MESSAGE_CHARS_MAX * 12 < REQUEST_HEAD_BYTES_MAX - 1_024);
     assert!(ETAG_HEADS_MAX * 65 < REQUEST_HEAD_BYTES_MAX / 2);
     assert!(PAGE_MAX < highwater_core::limits::CHANGES_META_MAX);
     assert!(EDIT_BYTES_MAX * EDIT_BYTES_UNFOLD <= INGEST_BYTES_TOTAL);

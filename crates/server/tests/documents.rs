@@ -186,13 +186,16 @@ async fn documents_are_made_of_files_or_of_nothing_and_only_once() {
     server.stopped().await.unwrap();
 }
 
+/// A request, and the status and code of its answer.
+type Wrong<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
 #[tokio::test]
 async fn all_that_is_wrong_with_a_request_is_said_in_one_form() {
     let server = memory_server().await;
     let id = document(1);
     let (there, missing) = (path(id), path(document(2)));
     server.put(id, json!({ "n": 1, "text": "abc" })).await.ok(201);
-    let cases: [(&str, &str, &[(&str, &str)], &str, u16, &str); 30] = [
+    let cases: [Wrong; 30] = [
         ("GET", "/v1/docs/nonsense", &[], "", 400, "invalid"),
         ("GET", "/v1/docs/%ff", &[], "", 400, "invalid"),
         ("GET", &missing, &[], "", 404, "no_such_document"),

@@ -286,6 +286,22 @@ async fn changes_in_a_request_are_durable_before_they_are_answered_and_reach_who
 }
 
 #[tokio::test]
+async fn slow_uploads_do_not_keep_the_last_words_of_a_page_waiting() {
+    let server = memory_server().await;
+    let path = format!("/v1/docs/{}/changes", document(1));
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: 33554432\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    let (_, chunks, hashes) = changes(1);
+    let (status, _, answer) = post(&server, &path, "", &chunks[0]).await;
+    assert_eq!((status, answer["durable"].clone()), (200, json!(hashes)));
+}
+
+#[tokio::test]
 async fn a_change_whose_dependency_comes_later_is_kept_and_said_to_be_pending() {
     let server = memory_server().await;
     let (_, chunks, hashes) = changes(3);

@@ -92,6 +92,52 @@ it("holds for a repo, over random schedules of edits and accidents", async () =>
   )
 }, 300_000)
 
+it("never resolves once a change was refused, whatever else happens, and says which", async () => {
+  useFakeTime()
+  const property = fc.asyncProperty(CASE, fc.array(fc.boolean(), { minLength: 1, maxLength: 8 }), async (run, refusals) => {
+    forgetTimers()
+    const server = new FakeServer()
+    server.refuses = ({ message }) => message === "refused"
+    const issuer = new Issuer(server)
+    const outbox = new MemoryStore()
+    outbox.writeMs = run.writeMs
+    const { adapter, repo, line } = participant(server, { outbox, token: () => issuer.current })
+    const handle = repo.create<any>({ n: 0 })
+    let edits = 0
+    const edit = () => {
+      const message = refusals[edits++ % refusals.length] ? "refused" : "fine"
+      handle.change(doc => (doc.n += 1), { message })
+    }
+    const scene = { server, line, issuer, edit }
+    await play(run.before, scene)
+    edit()
+    const changes = A.getChangesMetaSince(handle.doc(), [])
+    const refused = changes.filter(({ message }) => message === "refused").map(({ hash }) => hash)
+    const result = outcome(adapter.close({ timeout: run.timeout }))
+    await play(run.during.filter(step => step.do !== "edit"), scene)
+    await pass(run.timeout + 3 * run.writeMs)
+    expect(result.ended).toBeDefined()
+    if (refused.length === 0) return
+    expect(result.error).toBeInstanceOf(UnsavedChangesError)
+    expect(result.error.documents[0].hashes).toEqual(expect.arrayContaining(refused))
+
+    repair(server, line, issuer)
+    await pass(100_000)
+    const again = outcome(adapter.close({ timeout: 30_000 }))
+    // There is nothing to wait for any more.
+    await pass(100)
+    expect(again.error).toBeInstanceOf(UnsavedChangesError)
+    const [{ hashes, rejected }] = again.error.documents
+    expect(rejected.map(({ hash }: { hash: string }) => hash).sort()).toEqual([...refused].sort())
+    const durable = server.hashes(handle.documentId)
+    expect([...hashes].sort()).toEqual(changes.map(({ hash }) => hash).filter(hash => !durable.has(hash)).sort())
+    expect(outbox.hashes(handle.documentId)).toEqual(expect.arrayContaining([...refused]))
+    expect(adapter.saveStatus(handle).state).toBe("rejected")
+    adapter.disconnect()
+  })
+  await fc.assert(property, runs(1000))
+}, 300_000)
+
 it("lists exactly what the server has not called durable", async () => {
   useFakeTime()
   const property = fc.asyncProperty(schedule(25), fc.nat(500), async (steps, timeout) => {

@@ -240,7 +240,6 @@ fn shortest<T: PartialEq>(old: &[T], new: &[T], budget: &mut Budget) -> Option<V
     let mut trace: Vec<Vec<usize>> = Vec::new();
     for distance in 0..=max {
         let mut steps = 0;
-        // What is not reached from inside of both sequences is left out.
         for k in (-(distance as isize)..=distance as isize).step_by(2) {
             let at = (k + max as isize + 1) as usize;
             let down = k == -(distance as isize) || (k != distance as isize && reach[at - 1] < reach[at + 1]);
@@ -253,6 +252,10 @@ fn shortest<T: PartialEq>(old: &[T], new: &[T], budget: &mut Budget) -> Option<V
                 x += 1;
             }
             steps += 1 + x.saturating_sub(start);
+            if steps as u64 > budget.0 {
+                budget.0 = 0;
+                return None;
+            }
             reach[at] = x;
             if x >= old.len() && x as isize - k >= new.len() as isize {
                 trace.push(reach[max + 1 - distance..=max + 1 + distance].to_vec());
@@ -260,9 +263,7 @@ fn shortest<T: PartialEq>(old: &[T], new: &[T], budget: &mut Budget) -> Option<V
             }
         }
         trace.push(reach[max + 1 - distance..=max + 1 + distance].to_vec());
-        if !budget.spend(steps) {
-            return None;
-        }
+        budget.spend(steps);
     }
     None
 }
@@ -293,5 +294,95 @@ fn way_back(trace: &[Vec<usize>], old_len: usize, new_len: usize) -> Vec<Block> 
 fn push_front(blocks: &mut Vec<Block>, old: isize, new: isize, len: isize) {
     if len > 0 {
         blocks.push(Block { old: old as usize, new: new as usize, len: len as usize });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Checks that the blocks say the truth, and returns how many elements they have.
+    fn checked(old: &[u32], new: &[u32], budget: u64) -> usize {
+        let blocks = blocks(old, new, &mut Budget(budget));
+        let (mut old_end, mut new_end) = (0, 0);
+        for Block { old: from, new: to, len } in &blocks {
+            assert!(*from >= old_end && *to >= new_end && *len > 0, "{blocks:?}");
+            assert_eq!(old[*from..from + len], new[*to..to + len]);
+            (old_end, new_end) = (from + len, to + len);
+        }
+        blocks.iter().map(|block| block.len).sum()
+    }
+
+    /// The longest common subsequence, by the book.
+    fn longest(old: &[u32], new: &[u32]) -> usize {
+        let mut row = vec![0; new.len() + 1];
+        for left in old {
+            let mut diagonal = 0;
+            for (place, right) in new.iter().enumerate() {
+                let above = row[place + 1];
+                row[place + 1] = if left == right { diagonal + 1 } else { above.max(row[place]) };
+                diagonal = above;
+            }
+        }
+        row[new.len()]
+    }
+
+    proptest! {
+        #[test]
+        fn as_much_stays_as_can(
+            old in prop::collection::vec(0u32..5, 0..40),
+            new in prop::collection::vec(0u32..5, 0..40),
+        ) {
+            prop_assert_eq!(checked(&old, &new, u64::MAX), longest(&old, &new));
+        }
+
+        #[test]
+        fn what_stays_is_the_same_without_steps_too(
+            old in prop::collection::vec(0u32..30, 0..40),
+            new in prop::collection::vec(0u32..30, 0..40),
+            budget in 0u64..200,
+        ) {
+            prop_assert!(checked(&old, &new, budget) <= longest(&old, &new));
+        }
+
+        #[test]
+        fn texts_become_each_other(old in "[ab\n]{0,60}", new in "[ab\n]{0,60}", budget in 0u64..300) {
+            let (old, new): (Vec<char>, Vec<char>) = (old.chars().collect(), new.chars().collect());
+            let mut text = old.clone();
+            for hunk in text_hunks(&old, &new, &mut Budget(budget)).into_iter().rev() {
+                text.splice(hunk.old, new[hunk.new].iter().copied());
+            }
+            prop_assert_eq!(text, new);
+        }
+    }
+
+    #[test]
+    fn long_lists_are_compared_by_what_is_in_them_once() {
+        // Every third is another one: far more than is looked for step by step.
+        let old: Vec<u32> = (0..60_000).collect();
+        let new: Vec<u32> = (0..60_000).map(|n| if n % 3 == 0 { n + 100_000 } else { n }).collect();
+        assert_eq!(checked(&old, &new, crate::limits::DIFF_STEPS_MAX), 40_000);
+        let turned: Vec<u32> = old.iter().rev().copied().collect();
+        assert_eq!(checked(&old, &turned, crate::limits::DIFF_STEPS_MAX), 1);
+    }
+
+    #[test]
+    fn long_texts_are_compared_line_by_line() {
+        let text = |change: bool| -> Vec<char> {
+            let line = |n: u32| {
+                if change && n.is_multiple_of(2) {
+                    format!("line {n} is new\n")
+                } else {
+                    format!("line {n} is old\n")
+                }
+            };
+            (0..2_000).map(line).collect::<String>().chars().collect()
+        };
+        let (old, new) = (text(false), text(true));
+        let hunks = text_hunks(&old, &new, &mut Budget(crate::limits::DIFF_STEPS_MAX));
+        let deleted: usize = hunks.iter().map(|hunk| hunk.old.len()).sum();
+        assert_eq!((hunks.len(), deleted), (1_000, 3_000));
     }
 }

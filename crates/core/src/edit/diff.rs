@@ -7,20 +7,24 @@ use automerge::{ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, hydrate};
 
 use super::align::{Block, Budget, Ids, blocks, hunks, text_hunks};
 use super::sketch::{Sketch, Step, count, pair, scalar_is, write_class};
-use super::{EditError, EditReason, Fault};
+use super::{EditError, EditReason, Fault, UNDO_BYTES_MAX, UNDO_OPS_MAX};
 use crate::json::{Found, Reader, Value};
-use crate::limits::{DIFF_STEPS_MAX, EDIT_BYTES_MAX, EDIT_OPS_MAX};
+use crate::limits::{DIFF_STEPS_MAX, EDIT_BYTES_MAX, EDIT_OPS_MAX, JSON_DEPTH_MAX};
 
 /// A document while it is edited, and what that has cost.
 pub(super) struct Editor<'t, 'd> {
     transaction: &'t mut Transaction<'d>,
     budget: Budget,
     bytes: usize,
+    /// Values that were read to be put somewhere else.
+    copied: usize,
+    can_undo: bool,
 }
 
 impl<'t, 'd> Editor<'t, 'd> {
-    pub(super) fn new(transaction: &'t mut Transaction<'d>) -> Self {
-        Self { transaction, budget: Budget(DIFF_STEPS_MAX), bytes: 0 }
+    /// `can_undo` says that what is done is undone if it fails, so that it must not get large.
+    pub(super) fn new(transaction: &'t mut Transaction<'d>, can_undo: bool) -> Self {
+        Self { transaction, budget: Budget(DIFF_STEPS_MAX), bytes: 0, copied: 0, can_undo }
     }
 
     pub(super) fn reader(&self) -> Reader<'_, Transaction<'d>> {
@@ -32,16 +36,32 @@ impl<'t, 'd> Editor<'t, 'd> {
     }
 
     /// Counts what is going to be done against the limits.
-    fn charge(&mut self, ops: usize, bytes: usize) -> Result<(), EditError> {
+    fn charge(&mut self, ops: usize, bytes: usize) -> Result<(), Fault> {
+        let ops = self.transaction.pending_ops().saturating_add(ops);
         self.bytes = self.bytes.saturating_add(bytes);
-        let too_large = |what, max| Err(EditError::whole(EditReason::TooLarge { what, max }));
-        if self.transaction.pending_ops().saturating_add(ops) > EDIT_OPS_MAX {
+        let too_large = |what, max| Err(EditError::whole(EditReason::TooLarge { what, max }).into());
+        if ops > EDIT_OPS_MAX {
             return too_large("operations in one edit", EDIT_OPS_MAX);
         }
         if self.bytes > EDIT_BYTES_MAX {
             return too_large("bytes put in by one edit", EDIT_BYTES_MAX);
         }
+        if self.can_undo && (ops > UNDO_OPS_MAX || self.bytes > UNDO_BYTES_MAX) {
+            return Err(Fault::Large);
+        }
         Ok(())
+    }
+
+    /// Reads what is at a place, to put it somewhere else. Counts against the limits even if it is there already.
+    pub(super) fn copy(&mut self, found: &Found) -> Result<Value, Fault> {
+        let levels = EditReason::TooLarge { what: "levels of lists and maps", max: JSON_DEPTH_MAX };
+        let value = self.reader().value(found, 0).map_err(|_| EditError::whole(levels))?;
+        self.copied = self.copied.saturating_add(value.cost().0);
+        if self.copied > EDIT_OPS_MAX {
+            let values = EditReason::TooLarge { what: "values copied by one edit", max: EDIT_OPS_MAX };
+            return Err(EditError::whole(values).into());
+        }
+        Ok(value)
     }
 
     /// Makes the whole document this.
@@ -277,9 +297,8 @@ impl<'t, 'd> Editor<'t, 'd> {
         let Some(Found::Scalar(ScalarValue::Str(element))) = self.get(id, Prop::Seq(place)) else {
             return None;
         };
-        if element.chars().nth(1).is_none() {
-            return None;
-        }
+        // Most have only one, and need not be looked for.
+        element.chars().nth(1)?;
         let cursor = self.transaction.get_cursor(id, place, None).ok()?;
         let start = self.transaction.get_cursor_position(id, &cursor, None).ok()?;
         (start < place).then(|| (start, element.to_string()))

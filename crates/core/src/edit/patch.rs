@@ -174,7 +174,8 @@ fn apply_one(editor: &mut Editor<'_, '_>, operation: &Operation) -> Result<(), F
         Action::Replace(value) => replace(editor, path, value),
         Action::Move(from) => relocate(editor, from, path),
         Action::Copy(from) => {
-            let value = read(editor, from)?;
+            let found = find(editor, from)?;
+            let value = editor.copy(&found)?;
             check_depth(path, &value)?;
             add(editor, path, &value)
         }
@@ -225,11 +226,6 @@ fn find(editor: &Editor<'_, '_>, path: &Pointer) -> Result<Found, EditError> {
         Some((id, kind, last)) => member(editor, &id, kind, last).map_err(|reason| at(path, reason))?,
     };
     found.ok_or_else(|| at(path, EditReason::NoSuchPath))
-}
-
-fn read(editor: &Editor<'_, '_>, path: &Pointer) -> Result<Value, EditError> {
-    let found = find(editor, path)?;
-    editor.reader().value(&found, 0).map_err(|_| too_deep(path))
 }
 
 /// The object that holds what there is at a path, where in it that is, and what it is. Not for the whole document.
@@ -293,7 +289,7 @@ fn relocate(editor: &mut Editor<'_, '_>, from: &Pointer, path: &Pointer) -> Resu
     if from == path {
         return Ok(());
     }
-    let value = editor.reader().value(&found, 0).map_err(|_| too_deep(from))?;
+    let value = editor.copy(&found)?;
     check_depth(path, &value)?;
     editor.delete(&id, prop)?;
     add(editor, path, &value)

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use automerge::ScalarValue;
 
-use super::align::{Budget, Hunk};
+use super::align::{Block, Budget, Hunk, Ids, blocks, hunks};
 use crate::json::Value;
 
 /// Keys that say which thing an object is about: with another value under one of them, it is another thing.
@@ -207,25 +207,49 @@ pub(super) enum Step {
     Insert(usize),
 }
 
-/// Which new elements of a hunk are edits of which old ones: those that are most alike, and then those that are of the same kind.
+/// Which new elements of a hunk are edits of which old ones: those that are about the same thing, between them those that are most alike, and then those that are
+/// of the same kind.
 pub(super) fn pair(hunk: &Hunk, old: &[Sketch], new: &[Sketch], budget: &mut Budget) -> Vec<Step> {
-    let (rows, columns) = (old.len(), new.len());
-    // Two elements are compared part by part.
-    let parts = |sketches: &[Sketch]| sketches.iter().map(|sketch| 1 + sketch.parts.len()).sum::<usize>();
-    let cost = columns.saturating_mul(parts(old)).saturating_add(rows.saturating_mul(parts(new)));
-    let is_small = rows.saturating_mul(columns) <= PAIRS_MAX && budget.spend(cost);
-    let chosen = if is_small { best_pairs(old, new) } else { pairs_in_order(old, new) };
+    let same = same_things(old, new, budget);
+    let mut pairs = Vec::new();
+    for gap in hunks(&same, old.len(), new.len()) {
+        let inner = pairs_between(&old[gap.old.clone()], &new[gap.new.clone()], budget);
+        pairs.extend(inner.into_iter().map(|(row, column)| (gap.old.start + row, gap.new.start + column)));
+    }
+    pairs.extend(same.iter().flat_map(|block| (0..block.len).map(|n| (block.old + n, block.new + n))));
+    pairs.sort_unstable();
     let (mut i, mut j) = (0, 0);
     let mut steps = Vec::new();
-    for (row, column) in chosen.into_iter().chain([(rows, columns)]) {
+    for (row, column) in pairs.into_iter().chain([(old.len(), new.len())]) {
         steps.extend((i..row).map(|i| Step::Delete(hunk.old.start + i)));
         steps.extend((j..column).map(|j| Step::Insert(hunk.new.start + j)));
-        if row < rows {
+        if row < old.len() {
             steps.push(Step::Both(hunk.old.start + row, hunk.new.start + column));
         }
         (i, j) = (row + 1, column + 1);
     }
     steps
+}
+
+/// Where both sequences are about the same things.
+fn same_things(old: &[Sketch], new: &[Sketch], budget: &mut Budget) -> Vec<Block> {
+    let mut ids = Ids::default();
+    let mut id = |(place, sketch): (usize, &Sketch), is_old: bool| {
+        // What says nothing of that is like nothing else.
+        ids.of(sketch.identity.map_or((Some(is_old), place as u64), |identity| (None, identity)))
+    };
+    let old: Vec<u32> = old.iter().enumerate().map(|sketch| id(sketch, true)).collect();
+    let new: Vec<u32> = new.iter().enumerate().map(|sketch| id(sketch, false)).collect();
+    blocks(&old, &new, budget)
+}
+
+fn pairs_between(old: &[Sketch], new: &[Sketch], budget: &mut Budget) -> Vec<(usize, usize)> {
+    let (rows, columns) = (old.len(), new.len());
+    // Two elements are compared part by part.
+    let parts = |sketches: &[Sketch]| sketches.iter().map(|sketch| 1 + sketch.parts.len()).sum::<usize>();
+    let cost = columns.saturating_mul(parts(old)).saturating_add(rows.saturating_mul(parts(new)));
+    let is_small = rows.saturating_mul(columns) <= PAIRS_MAX && budget.spend(cost);
+    if is_small { best_pairs(old, new) } else { pairs_in_order(old, new) }
 }
 
 /// The pairs, in order in both, that are together most alike. Every pair counts a little.

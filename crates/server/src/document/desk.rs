@@ -28,10 +28,13 @@ pub(crate) use run::{Key, Trouble};
 /// Who refused changes are said to come from, if they were made here.
 const MAKER: &str = "edit";
 
+/// Looks at a document, or is told why that is not possible.
+pub(crate) type Look = Box<dyn FnOnce(Result<&Materialised, &Trouble>) + Send>;
+
 /// What waits at a desk.
 pub(crate) enum Job {
     /// Looks at the document as it is now, or is told why that is not possible. It has changes.
-    Look(Box<dyn FnOnce(Result<&Materialised, &Trouble>) + Send>),
+    Look(Look),
     /// Changes it.
     Edit(Box<EditJob>),
 }
@@ -159,7 +162,7 @@ impl Desk {
                 self.waiting.pop_front_if(|job| !is_alone && (batch.edits.is_empty() || !is_import(job)));
             match next {
                 Some(Job::Look(look)) => batch.looks.push(look),
-                Some(Job::Edit(job)) => batch.edits.push(job),
+                Some(Job::Edit(job)) => batch.edits.push(*job),
                 None => break,
             }
         }
@@ -167,9 +170,9 @@ impl Desk {
     }
 
     /// These go first in the next batch, in this order.
-    fn put_back(&mut self, edits: Vec<Box<EditJob>>) {
+    fn put_back(&mut self, edits: Vec<EditJob>) {
         for edit in edits.into_iter().rev() {
-            self.waiting.push_front(Job::Edit(edit));
+            self.waiting.push_front(Job::Edit(Box::new(edit)));
         }
     }
 }

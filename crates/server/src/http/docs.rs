@@ -23,7 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::{HashInPath, InPath, content_length, read_with_room};
-use super::openapi::{BodyProblems, Hash, Id, ReadProblems};
+use super::openapi::{BodyProblems, Chunks, Hash, Id, ReadProblems};
 use super::problem::{Problem, ProblemBody};
 use crate::activity::Activity;
 use crate::connection;
@@ -93,9 +93,15 @@ pub(super) async fn change(
 pub(super) struct Have {
     /// The hashes of changes, in hexadecimal.
     #[serde(deserialize_with = "change_hashes")]
-    #[schema(value_type = Vec<String>, max_items = 1000)]
+    #[schema(value_type = Vec<HashText>, max_items = 1000)]
     hashes: Vec<ChangeHash>,
 }
+
+/// The hash of a change, in hexadecimal.
+#[derive(ToSchema)]
+#[schema(pattern = "^[0-9a-f]{64}$")]
+#[allow(dead_code, reason = "describes what is read elsewhere")]
+struct HashText(String);
 
 /// Which changes are durable, and which are not.
 #[derive(Serialize, ToSchema)]
@@ -148,7 +154,7 @@ pub(super) struct Rejected {
 /// Change chunks one after the other. They are taken in as on a socket, and the answer comes when they are durable. Sending them again does no harm. The content type is of no interest: a
 /// page that is being closed cannot choose it freely.
 #[utoipa::path(post, path = "/v1/docs/{id}/changes", tag = "changes", params(Id),
-    request_body(content = Vec<u8>, content_type = "application/vnd.automerge", description = "At most 32 MiB."),
+    request_body(content = Option<Chunks>, content_type = "application/vnd.automerge", description = "At most 32 MiB."),
     responses(
         (status = 200, description = "They are durable, but for those that are named.", body = IngestAnswer),
         (status = 411, description = "`length_required`: with a Content-Length.", body = ProblemBody, content_type = "application/problem+json"),

@@ -2,7 +2,7 @@
 
 mod page;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::Router;
@@ -37,7 +37,10 @@ struct Api;
 #[allow(dead_code, reason = "describes what is read elsewhere")]
 pub(super) struct Id {
     /// The document's id, or its url for automerge-repo.
-    #[param(pattern = "^(automerge:)?[1-9A-HJ-NP-Za-km-z]{20,40}$")]
+    #[param(
+        pattern = "^(automerge:)?[1-9A-HJ-NP-Za-km-z]{20,40}$",
+        example = "4NMNnkMhL8jXrdJ9jamS58PAVdXu"
+    )]
     id: String,
 }
 
@@ -70,15 +73,26 @@ pub(super) struct EditHeaders {
     #[param(rename = "idempotency-key", max_length = 255, min_length = 1)]
     idempotency_key: Option<String>,
     /// An ETag: the edit is made only if the document has these heads. Or `*`: only if it exists.
-    #[param(rename = "if-match")]
+    #[param(rename = "if-match", max_length = 4500, pattern = "^(\\*|\"[0-9a-f,]*\")$")]
     if_match: Option<String>,
     /// `*`: only if the document does not exist.
-    #[param(rename = "if-none-match")]
+    #[param(rename = "if-none-match", max_length = 1, pattern = "^\\*$")]
     if_none_match: Option<String>,
     /// `return=representation`: the answer is the document with the edit.
     #[param(rename = "prefer")]
     prefer: Option<String>,
 }
+
+/// What a document holds: docs/backends.md describes the form.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes what the core reads and writes")]
+pub(super) struct Json(HashMap<String, serde_json::Value>);
+
+/// A document as `Automerge.save` writes it, or changes one after the other.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[allow(dead_code, reason = "describes what the core reads and writes")]
+pub(super) struct Chunks(Vec<u8>);
 
 /// An operation of a JSON Patch.
 #[derive(Deserialize, ToSchema)]
@@ -195,7 +209,11 @@ fn described(problems: &[(u16, &str)]) -> Responses {
         let response = ResponseBuilder::new().description(*text).content("application/problem+json", content);
         (status.to_string(), RefOr::T(response.build()))
     };
-    problems.iter().map(describe).collect()
+    let mut all: Responses = problems.iter().map(describe).collect();
+    // From below the routes: the request is not read so far that it could be said in the form of the others.
+    let too_large = ResponseBuilder::new().description("The head of the request is too large.");
+    all.insert("431".to_owned(), RefOr::T(too_large.build()));
+    all
 }
 
 /// The documents' routes, their description at `/v1/openapi.json`, and a page for people at `/v1/api`.

@@ -75,7 +75,8 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem>
         if value == "*" {
             return Ok(Some(Tags::Any));
         }
-        found.get_or_insert_default().extend(parse(value).ok_or_else(invalid)?);
+        let tags = parse(value).filter(|tags| !tags.is_empty()).ok_or_else(invalid)?;
+        found.get_or_insert_default().extend(tags);
     }
     Ok(found.map(Tags::These))
 }
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(precondition(&HeaderMap::new()).unwrap(), Precondition::None);
         let absent = precondition(&with(IF_NONE_MATCH, "*")).unwrap();
         assert_eq!(absent, Precondition::Absent { is_create: false });
-        for wrong in [format!("{one}"), "\"".to_owned(), "W/x".to_owned()] {
+        for wrong in [format!("{one}"), "\"".to_owned(), "W/x".to_owned(), String::new()] {
             assert!(precondition(&with(IF_MATCH, &wrong)).is_err(), "{wrong}");
         }
         assert!(precondition(&with(IF_NONE_MATCH, "\"a\"")).is_err());

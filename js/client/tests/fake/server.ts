@@ -10,6 +10,8 @@ interface Client {
   /** The document of a socket that speaks the plain protocol. */
   plain?: string
   syncStates: Map<string, A.SyncState>
+  /** The last sync message, by document. */
+  last: Map<string, string>
 }
 
 interface Work {
@@ -87,7 +89,7 @@ export class FakeServer implements Acceptor {
       return socket.end(4401, "token expired")
     }
     const plain = /^\/v1\/docs\/([^/]+)\/sync$/.exec(url.pathname)?.[1]
-    this.#clients.set(socket, { extended: false, syncStates: new Map(), ...(plain ? { plain } : {}) })
+    this.#clients.set(socket, { extended: false, syncStates: new Map(), last: new Map(), ...(plain ? { plain } : {}) })
   }
 
   gone(socket: FakeSocket): void {
@@ -176,6 +178,10 @@ export class FakeServer implements Acceptor {
     const [syncState, data] = A.generateSyncMessage(this.documents.get(documentId)!, client.syncStates.get(documentId)!)
     client.syncStates.set(documentId, syncState)
     if (!data) return
+    // As the server: what repeats the last message is not said. Where a change was refused, both sides would answer each other for ever.
+    const text = String(data)
+    if (client.last.get(documentId) === text) return
+    client.last.set(documentId, text)
     if (client.plain) socket.deliver(data)
     else this.#send(socket, { type: "sync", documentId, data })
   }

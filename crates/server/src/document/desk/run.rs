@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
-use super::{EditJob, EditRequest, Edited, MAKER, Precondition, Work};
+use super::{EditJob, EditRequest, Edited, Look, MAKER, Precondition, Work};
 use crate::copies::{CatchUp, Copies, Held};
 use crate::envelope::hashes;
 use crate::http::{Problem, etag};
@@ -44,25 +44,23 @@ impl Trouble {
     }
 }
 
-type Look = Box<dyn FnOnce(Result<&Materialised, &Trouble>) + Send>;
-
 /// Jobs that are done in one go.
 #[derive(Default)]
 pub(in crate::document) struct Batch {
     pub(super) looks: Vec<Look>,
     /// To be done.
-    pub(super) edits: Vec<Box<EditJob>>,
+    pub(super) edits: Vec<EditJob>,
     /// Done, in order.
     pub(super) done: Vec<Done>,
     /// To be done again, from a copy that is made anew.
-    pub(super) again: Vec<Box<EditJob>>,
+    pub(super) again: Vec<EditJob>,
     /// The copy with all that was made.
     pub(super) held: Option<Held>,
 }
 
 /// An edit that was made, or refused.
 pub(super) struct Done {
-    pub(super) job: Box<EditJob>,
+    pub(super) job: EditJob,
     pub(super) answer: Result<Edited, Problem>,
     pub(super) made: Vec<Made>,
     /// It was made because of how the document was.
@@ -80,7 +78,7 @@ impl Batch {
     }
 
     /// The edits as if nothing had been done, without the copy.
-    pub(super) fn take_edits(self) -> Vec<Box<EditJob>> {
+    pub(super) fn take_edits(self) -> Vec<EditJob> {
         self.done.into_iter().map(|done| done.job).chain(self.again).collect()
     }
 }

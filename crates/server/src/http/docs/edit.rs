@@ -18,14 +18,14 @@ use super::super::extract::{
     AUTOMERGE, InPath, InQuery, JSON, content_type, document_id, fingerprint, idempotency_key,
     read_with_room, wants_representation,
 };
-use super::super::openapi::{EditHeaders, EditProblems, Id, KeyHeader};
+use super::super::openapi::{Chunks, EditHeaders, EditProblems, Id, Json as JsonForm, KeyHeader, Operation};
 use super::super::problem::{PATCH_TYPES, Problem};
 use super::super::tags::{etag, precondition};
 use super::read::{with_header, with_heads};
 use crate::document::{EditRequest, Edited, Key, Precondition, Work};
 use crate::envelope::hashes;
 use crate::hub::Hub;
-use crate::limits::{EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD, INGEST_BYTES_MAX};
+use crate::limits::{EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD, INGEST_BYTES_MAX, MESSAGE_CHARS_MAX};
 use crate::uploads;
 
 /// The change that an edit made.
@@ -65,7 +65,7 @@ pub(super) struct CreateQuery {
     #[param(pattern = "^(automerge:)?[1-9A-HJ-NP-Za-km-z]{20,40}$")]
     id: Option<String>,
     /// What the change is about, for people.
-    #[param(max_length = 4096)]
+    #[param(max_length = 500)]
     message: Option<String>,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct CreateQuery {
 #[into_params(parameter_in = Query)]
 pub(super) struct EditQuery {
     /// What the change is about, for people.
-    #[param(max_length = 4096)]
+    #[param(max_length = 500)]
     message: Option<String>,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct EditQuery {
 /// From JSON (at most 8 MiB), from a document as `Automerge.save` writes it or changes one after the other (at most 32 MiB), or an empty one. With an `Idempotency-Key` and without an id, the
 /// id is made of the key.
 #[utoipa::path(post, path = "/v1/docs", tag = "documents", params(CreateQuery, KeyHeader),
-    request_body(content((serde_json::Value = "application/json"), (Vec<u8> = "application/vnd.automerge"))),
+    request_body(content((Option<JsonForm> = "application/json"), (Option<Chunks> = "application/vnd.automerge"))),
     responses(
         (status = 201, description = "It is durable.", body = CreateAnswer, headers(
             ("Location" = String, description = "Where it is."), ("ETag" = String, description = "Its heads."))),
@@ -97,6 +97,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    check_message(query.message.as_deref())?;
     let chosen = query.id.as_deref().map(document_id).transpose()?;
     let kind = content_type(&headers);
     let key = idempotency_key(&headers)?;
@@ -165,8 +166,8 @@ fn random_id() -> Result<DocumentId, Problem> {
 /// for counters, or a JSON Merge Patch (RFC 7386). All of it becomes one change, or nothing. Strings are diffed into edits of texts, and lists into edits of lists, so that what people do at the same time stays.
 #[utoipa::path(patch, path = "/v1/docs/{id}", tag = "documents", params(Id, EditQuery, EditHeaders),
     request_body(content(
-        (Vec<super::super::openapi::Operation> = "application/json-patch+json"),
-        (serde_json::Value = "application/merge-patch+json"))),
+        (Vec<Operation> = "application/json-patch+json"),
+        (JsonForm = "application/merge-patch+json"))),
     responses(
         (status = 200, description = "It is durable. With `Prefer: return=representation`, the document as JSON.",
             body = EditAnswer, headers(
@@ -199,7 +200,7 @@ pub(super) async fn patch(
 ///
 /// What differs from what it is becomes one change, as small as it can be found to be. A document that does not exist is made.
 #[utoipa::path(put, path = "/v1/docs/{id}", tag = "documents", params(Id, EditQuery, EditHeaders),
-    request_body(content((serde_json::Value = "application/json"))),
+    request_body(content((JsonForm = "application/json"))),
     responses(
         (status = 200, description = "It is durable. With `Prefer: return=representation`, the document as JSON.", body = EditAnswer, headers(
             ("ETag" = String, description = "The heads of the document with the edit."))),
@@ -226,6 +227,15 @@ pub(super) async fn put(
     Ok(edit_answer(status, edited))
 }
 
+/// Addresses must not get too long.
+fn check_message(message: Option<&str>) -> Result<(), Problem> {
+    if message.is_some_and(|message| message.chars().count() > MESSAGE_CHARS_MAX) {
+        let detail = format!("more than {MESSAGE_CHARS_MAX} characters");
+        return Err(Problem::Invalid { what: "message", detail });
+    }
+    Ok(())
+}
+
 /// What the head of a request asks of an edit.
 fn request(
     method: &[u8],
@@ -234,6 +244,7 @@ fn request(
     body: &Bytes,
     room: Option<OwnedSemaphorePermit>,
 ) -> Result<EditRequest, Problem> {
+    check_message(message.as_deref())?;
     let precondition = precondition(headers)?;
     let asked = format!("{precondition:?}");
     let text = message.as_deref().unwrap_or_default();

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::extract::{AUTOMERGE, InPath, InQuery, JSON, heads as parse_heads, negotiate};
-use super::super::openapi::{Id, ReadProblems};
+use super::super::openapi::{Chunks, Id, ReadProblems};
 use super::super::problem::Problem;
 use super::page_limit;
 use super::read::{json, with_header};
@@ -27,7 +27,7 @@ use crate::limits::{ETAG_HEADS_MAX, PAGE_BYTES_MAX};
 #[into_params(parameter_in = Query)]
 pub(super) struct ChangesQuery {
     /// Heads with commas between: only changes that they do not lead to. Without it, all.
-    #[param(max_length = 8192)]
+    #[param(max_length = 4200, pattern = "^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")]
     since: Option<String>,
     /// Only those after this one.
     #[param(pattern = "^[0-9a-f]{64}$")]
@@ -93,7 +93,7 @@ pub(super) struct ChangesAnswer {
 #[utoipa::path(get, path = "/v1/docs/{id}/changes", tag = "changes", params(Id, ChangesQuery), responses(
     (status = 200, description = "Some of them; the header `Link` says where the next ones are.",
         headers(("Link" = String, description = "`<…>; rel=\"next\"`, if there are more.")),
-        content((ChangesAnswer = "application/json"), (Vec<u8> = "application/vnd.automerge"))),
+        content((ChangesAnswer = "application/json"), (Chunks = "application/vnd.automerge"))),
     ReadProblems,
 ))]
 pub(super) async fn changes(

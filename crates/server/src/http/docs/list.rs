@@ -14,6 +14,7 @@ use super::super::openapi::ReadProblems;
 use super::super::problem::Problem;
 use super::{answer, page_limit};
 use crate::hub::Hub;
+use crate::limits::PREFIX_BYTES_MAX;
 
 /// Which documents are listed.
 #[derive(Deserialize, IntoParams)]
@@ -27,7 +28,7 @@ pub(super) struct ListQuery {
     #[param(pattern = "^(automerge:)?[1-9A-HJ-NP-Za-km-z]{20,40}$")]
     after: Option<String>,
     /// Only documents whose ids begin so.
-    #[param(max_length = 50)]
+    #[param(max_length = 50, pattern = "^(automerge:)?[1-9A-HJ-NP-Za-km-z]*$")]
     prefix: Option<String>,
     /// Only documents that changed after this number (`changed` of a document, or 0), in the order in which they last did; not together with `after` and `prefix`.
     #[serde(rename = "changed-since")]
@@ -79,7 +80,12 @@ pub(super) async fn list(
         Some(since) => hub.store().changed(since, limit + 1).await?,
         None => {
             let after = query.after.as_deref().map(document_id).transpose()?;
-            let ranges = DocumentId::with_prefix(query.prefix.as_deref().unwrap_or_default());
+            let prefix = query.prefix.as_deref().unwrap_or_default();
+            let ranges = DocumentId::with_prefix(prefix);
+            if !could_begin_id(prefix) {
+                let detail = "no document id begins so".to_owned();
+                return Err(Problem::Invalid { what: "prefix", detail });
+            }
             hub.store().documents(ListDocuments { after, ranges, limit: limit + 1 }).await?
         }
     };
@@ -91,6 +97,13 @@ pub(super) async fn list(
         (None, None) => format!("/v1/docs?after={}&limit={limit}", last.id),
     });
     Ok(answer(&ListAnswer { documents: entries.into_iter().map(entry).collect(), next }))
+}
+
+/// Whether there are only letters in it of which ids are made, and not too many.
+fn could_begin_id(prefix: &str) -> bool {
+    let letters = prefix.strip_prefix("automerge:").unwrap_or(prefix);
+    prefix.len() <= PREFIX_BYTES_MAX
+        && letters.bytes().all(|byte| byte.is_ascii_alphanumeric() && !b"0OIl".contains(&byte))
 }
 
 fn entry(entry: DocumentEntry) -> ListEntry {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::extract::{AUTOMERGE, InPath, InQuery, JSON, heads as parse_heads, negotiate};
-use super::super::openapi::{Id, ReadProblems};
+use super::super::openapi::{Chunks, Id, Json, ReadProblems};
 use super::super::problem::Problem;
 use super::super::tags::{etag, is_known};
 use super::answer;
@@ -31,7 +31,7 @@ const STORED_BYTES: HeaderName = HeaderName::from_static("highwater-stored-bytes
 #[into_params(parameter_in = Query)]
 pub(super) struct ReadQuery {
     /// The document as it was at these heads: hashes with commas between.
-    #[param(max_length = 8192)]
+    #[param(max_length = 4200, pattern = "^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")]
     heads: Option<String>,
     /// With all values of places that hold more than one: `{"value": …, "conflicts": {"/pointer": {"<operation>": value}}}`.
     #[serde(default)]
@@ -46,7 +46,7 @@ pub(super) struct ReadQuery {
     ("if-none-match" = Option<String>, Header, description = "An ETag; if the document has these heads, the answer is 304.")),
     responses(
         (status = 200, description = "The document.", headers(("ETag" = String, description = "The heads.")), content(
-            (serde_json::Value = "application/json"), (Vec<u8> = "application/vnd.automerge"))),
+            (Json = "application/json"), (Chunks = "application/vnd.automerge"))),
         (status = 304, description = "The document has the heads that the client knows."),
         ReadProblems,
     ),
@@ -181,10 +181,10 @@ pub(super) async fn heads(State(hub): State<Arc<Hub>>, InPath(id): InPath) -> Re
 #[into_params(parameter_in = Query)]
 pub(super) struct DiffQuery {
     /// Heads with commas between; nothing for the beginning.
-    #[param(max_length = 8192)]
+    #[param(max_length = 4200, pattern = "^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")]
     from: String,
     /// The same; without it, the document as it is now.
-    #[param(max_length = 8192)]
+    #[param(max_length = 4200, pattern = "^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")]
     to: Option<String>,
 }
 
