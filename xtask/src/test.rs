@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::pages::{CLIENT, DEMO};
 use crate::run::{Steps, cargo, output, release_binary, run};
 use crate::serve::build_release;
-use crate::{npm, pages, tidy, tools};
+use crate::{api, npm, pages, tidy, tools};
 
 const INTEROP: &str = "js/interop";
 const E2E: &str = "js/e2e";
@@ -45,6 +45,7 @@ pub(crate) fn test(full: bool) -> Result<()> {
     if steps.step("release build", build_release) {
         steps.step("npm packages", || npm::install(INTEROP_OLD).and_then(|()| npm::install(INTEROP)));
         steps.step("real clients", || interop(full));
+        steps.step("the API as it is described", || api::test(full));
         test_frontends(&mut steps, full);
     }
     steps.finish()
