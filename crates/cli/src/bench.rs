@@ -18,6 +18,7 @@ mod frame;
 mod history;
 mod idle;
 mod ledger;
+mod patches;
 mod prepare;
 mod process;
 mod progress;
@@ -70,6 +71,8 @@ enum Case {
     Idle(idle::IdleArgs),
     /// What a long history costs: on disk, in memory, to open, to serve
     History(history::HistoryArgs),
+    /// What edits over HTTP cost, on a long history and on a short one
+    Patches(patches::PatchesArgs),
     /// What many documents cost that nobody has open
     Documents(documents::DocumentsArgs),
     /// Write, and record what was acknowledged, while the server is killed
@@ -94,8 +97,11 @@ struct Context {
 /// Runs a case and prints what it found. Returns whether what it checks holds.
 pub(crate) fn run(args: &BenchArgs) -> Result<bool> {
     // The others start a server of their own.
-    let needs_url =
-        !matches!(args.case, Case::Echo(_) | Case::EchoServer | Case::History(_) | Case::Documents(_));
+    let has_own_server = matches!(
+        args.case,
+        Case::Echo(_) | Case::EchoServer | Case::History(_) | Case::Documents(_) | Case::Patches(_)
+    );
+    let needs_url = !has_own_server;
     if needs_url && args.url.is_none() {
         bail!("which server? Say it with --url ws://HOST:PORT");
     }
@@ -140,6 +146,7 @@ async fn run_case(context: &Context, case: &Case) -> Result<Report> {
         Case::Idle(args) => idle::run(context, args).await,
         Case::History(args) => history::run(context, args).await,
         Case::Documents(args) => documents::run(context, args).await,
+        Case::Patches(args) => patches::run(context, args).await,
         Case::Crash(args) => crash::run(context, args).await,
         Case::Verify(args) => verify::run(context, args).await,
         Case::Echo(args) => echo::run(context, args).await,

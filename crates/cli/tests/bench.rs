@@ -91,6 +91,20 @@ fn write_trace(folder: &Path, keystrokes: usize) {
 }
 
 #[test]
+fn a_long_history_is_patched() {
+    let folder = tempdir().unwrap();
+    write_trace(folder.path(), 300);
+    let arguments = ["bench", "--json", "patches", "--trace", "trace.json.gz", "--data-dir", "patched"];
+    let small = ["--changes", "300", "--patches", "12", "--clients", "3"];
+    let output = highwater(folder.path()).args(arguments).args(small).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for kind in ["automerge", "warm", "behind", "many"] {
+        assert!(report[format!("long_{kind}_p50_us")].as_f64().unwrap() > 0.0, "{kind}");
+    }
+}
+
+#[test]
 fn a_long_history_is_stored_compacted_and_served() {
     let folder = tempdir().unwrap();
     write_trace(folder.path(), 1_500);

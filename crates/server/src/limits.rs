@@ -59,6 +59,8 @@ pub(crate) const INGEST_SMALL_MAX: usize = 1_024;
 pub(crate) const EDIT_BYTES_MAX: usize = 8 << 20;
 /// What such a body takes up in memory when it has been read, at most: a byte of it may become a value of so many.
 pub(crate) const EDIT_BYTES_UNFOLD: usize = 16;
+/// Largest body of a request that does not say how large it is.
+pub(crate) const UNSIZED_BYTES_MAX: usize = 1 << 20;
 /// Longest beginning of document ids to look for.
 pub(crate) const PREFIX_BYTES_MAX: usize = 50;
 /// Longest message of an edit, in characters.

@@ -573,6 +573,49 @@ async fn edits_of_a_long_history_stand_on_a_copy_that_is_kept() {
 }
 
 #[tokio::test]
+async fn a_body_need_not_say_how_large_it_is_unless_it_is_large() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = memory_server().await;
+    let id = document(1);
+    for (bytes, status) in [(1_000, "201"), (2 << 20, "413")] {
+        let body = json!({ "text": "x".repeat(bytes) }).to_string();
+        let head = format!(
+            "PUT {} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+            path(id)
+        );
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A server that has read enough may close before it has read all.
+        let _ = stream.write_all(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = patiently(stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) || status == "413" && answer.is_empty(),
+            "{answer}"
+        );
+    }
+    server.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn edits_pass_the_full_check() {
+    let config = Config { check_changes: highwater_server::CheckChanges::Full, ..config() };
+    let server = TestServer::start(config, always(Arc::new(MemoryStore::new()))).await;
+    let id = document(1);
+    server.put(id, json!({ "text": "abc" })).await.ok(201);
+    for n in 0..5 {
+        server
+            .patch(id, &[("idempotency-key", "same")], json!([{ "op": "add", "path": "/n", "value": 0 }]))
+            .await
+            .ok(200);
+        server.put(id, json!({ "text": "abc", "m": n })).await.ok(200);
+    }
+    assert_eq!(server.value(id).await, json!({ "text": "abc", "m": 4 }));
+    server.stopped().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_description_names_every_answer() {
     let server = memory_server().await;
     let description = server.http("GET", "/v1/openapi.json", &[], b"").await.ok(200).json();

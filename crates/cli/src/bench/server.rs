@@ -69,6 +69,28 @@ impl Server {
         Ok(values.next().unwrap_or(f64::NAN))
     }
 
+    /// How long a request with a body takes, from connecting to the end of the answer. Anything but a success is an error.
+    pub(crate) fn send(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Result<Duration> {
+        let started = Instant::now();
+        let mut stream = TcpStream::connect(self.url.trim_start_matches("ws://"))?;
+        stream.set_read_timeout(Some(HTTP_TIMEOUT))?;
+        stream.set_nodelay(true)?;
+        let len = body.len();
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: {kind}\r\ncontent-length: {len}\r\n\r\n"
+        )
+        .into_bytes();
+        request.extend_from_slice(body);
+        stream.write_all(&request)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let took = started.elapsed();
+        if !answer.starts_with("HTTP/1.1 2") {
+            bail!("{method} {path} is answered: {answer}");
+        }
+        Ok(took)
+    }
+
     /// The answer to a request of its own connection, head and all.
     fn get(&self, path: &str) -> Result<String> {
         let mut stream = TcpStream::connect(self.url.trim_start_matches("ws://"))?;

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Problem;
 use crate::hub::Hub;
-use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, UNSIZED_BYTES_MAX};
 
 /// JSON.
 pub(super) const JSON: &str = "application/json";
@@ -181,7 +181,9 @@ pub(super) async fn read_with_room(
     max: usize,
     unfold: usize,
 ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
-    let len = content_length(headers, max)?.unwrap_or(max);
+    // Of one that does not say how large it is the most is expected, so that must not be much.
+    let unsized_max = max.min(UNSIZED_BYTES_MAX);
+    let (len, max) = content_length(headers, max)?.map_or((unsized_max, unsized_max), |len| (len, max));
     let room = hub.ingest_room(len * unfold).await;
     Ok((read(body, max).await?, room))
 }
