@@ -135,6 +135,23 @@ fn unpack_within(blobs: &[Bytes], bytes_max: usize) -> Result<Vec<Change>, Chunk
     Ok(changes)
 }
 
+/// Whether what is in the chunks of a sync message unfolds to no more than may be taken in; nothing is unpacked for longer than that takes to find.
+/// For clients, which hand the message to `automerge` after this.
+pub fn check_bounds(blobs: &[Bytes]) -> Result<(), ChunkError> {
+    for blob in blobs {
+        let mut rest = blob.clone();
+        while !rest.is_empty() {
+            let chunk = Chunk::take(&mut rest)?;
+            match chunk.kind {
+                ChunkKind::Change | ChunkKind::Compressed => drop(Change::from_chunk(&chunk)?),
+                ChunkKind::Document => drop(columns::check_document(&chunk.data)?),
+                ChunkKind::Bundle => columns::check_bundle(&chunk.data).map(drop)?,
+            }
+        }
+    }
+    Ok(())
+}
+
 /// How many bytes a change chunk has, unpacked. What does not read counts as it is.
 pub(crate) fn unpacked_change_bytes(bytes: &Bytes) -> usize {
     let unpacked = || {
