@@ -50,6 +50,11 @@ def make_documents():
 
 
 make_documents()
+puts_in_real_documents = "HIGHWATER_REAL_DOCUMENTS" in os.environ
+
+
+def when_wanted(change):
+    return schemathesis.hook(change) if puts_in_real_documents else change
 
 
 def dice(*about):
@@ -61,7 +66,7 @@ def some_hash(about):
     return roll.choice(roll.choice(hashes))
 
 
-@schemathesis.hook
+@when_wanted
 def map_path_parameters(context, path_parameters):
     if not path_parameters:
         return path_parameters
@@ -75,7 +80,7 @@ def map_path_parameters(context, path_parameters):
     return path_parameters
 
 
-@schemathesis.hook
+@when_wanted
 def map_query(context, query):
     for name in ["heads", "since", "from", "to", "after", "before"]:
         if query and len(str(query.get(name) or "")) >= 64 and dice(name, query).random() < 0.8:
@@ -83,7 +88,7 @@ def map_query(context, query):
     return query
 
 
-@schemathesis.hook
+@when_wanted
 def map_body(context, body):
     if not isinstance(body, list):
         return body

@@ -23,18 +23,27 @@ struct Part {
     args: &'static [&'static str],
     /// More than what must hold anyway.
     checks: &'static str,
-    has_hooks: bool,
+    /// Documents and places in them that exist are put in the place of made up ones.
+    has_real_documents: bool,
     seconds: u32,
     seconds_full: u32,
 }
 
-const PARTS: [Part; 3] = [
-    // All that is possible with documents that exist, also one request after the other.
+const PARTS: [Part; 4] = [
+    // Each parameter at its limits.
     Part {
-        args: &["--mode=positive", "--phases=coverage,stateful"],
+        args: &["--mode=positive", "--phases=coverage"],
         checks: "",
-        has_hooks: true,
-        seconds: 25,
+        has_real_documents: true,
+        seconds: 20,
+        seconds_full: 120,
+    },
+    // One request after the other, with what was answered.
+    Part {
+        args: &["--mode=positive", "--phases=stateful"],
+        checks: "",
+        has_real_documents: true,
+        seconds: 15,
         seconds_full: 300,
     },
     // Edits, and changes that are damaged.
@@ -47,15 +56,15 @@ const PARTS: [Part; 3] = [
             "--include-method=POST",
         ],
         checks: "",
-        has_hooks: true,
-        seconds: 25,
+        has_real_documents: true,
+        seconds: 15,
         seconds_full: 300,
     },
     // Requests that the description forbids.
     Part {
         args: &["--mode=negative", "--phases=coverage,fuzzing"],
         checks: ",negative_data_rejection",
-        has_hooks: false,
+        has_real_documents: false,
         seconds: 15,
         seconds_full: 300,
     },
@@ -118,18 +127,22 @@ fn seed() -> Result<u64> {
 impl Part {
     fn command(&self, program: &Path, url: &str, folder: &Path, seed: u64, full: bool) -> Command {
         let seconds = if full { self.seconds_full } else { self.seconds };
-        let mut command = command(program, &["run", &format!("{url}/v1/openapi.json")]);
+        let mut command = command(program, &["--config-file"]);
         command
+            .arg(root().join(FOLDER).join("schemathesis.toml"))
+            .args(["run", &format!("{url}/v1/openapi.json")])
             .args(self.args)
             .args(["--continue-on-failure", "--no-color", "--generation-database=none", "--warnings=off"])
             .arg(format!("--checks={CHECKS}{}", self.checks))
             .arg(format!("--max-time={seconds}"))
             .arg(format!("--seed={seed}"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("PYTHONPATH", root().join(FOLDER))
+            .env("SCHEMATHESIS_HOOKS", "hooks")
             .env("HIGHWATER", url)
             .current_dir(folder);
-        if self.has_hooks {
-            command.env("PYTHONPATH", root().join(FOLDER)).env("SCHEMATHESIS_HOOKS", "hooks");
+        if self.has_real_documents {
+            command.env("HIGHWATER_REAL_DOCUMENTS", "1");
         }
         command
     }
