@@ -12,6 +12,7 @@
 //! part of the history that is durable, and only [`handle_appended`](Document::handle_appended) makes it longer. So nothing that a power cut could take back can be
 //! acknowledged, named or passed on.
 
+mod deletion;
 mod import;
 mod orphans;
 mod remote_heads;
@@ -36,10 +37,12 @@ use crate::sync::state::{Next, State};
 use crate::sync::{self};
 use crate::wire::{Ephemeral, Rejection, RemoteHeads};
 
+use deletion::Life;
 use orphans::Orphans;
 use remote_heads::RemoteHeadsBook;
 
 pub use crate::history::{OpFlaw, Refusal, Role};
+pub use deletion::DELETED;
 pub use import::{Made, TakenIn};
 pub use restore::{RestoreError, Restoring};
 
@@ -116,6 +119,8 @@ pub enum Outgoing {
     Sync(sync::Message),
     /// The document does not exist here.
     Unavailable,
+    /// The document was deleted.
+    Deleted,
     /// An ephemeral message of another peer.
     Ephemeral {
         /// Who sent it.
@@ -166,6 +171,7 @@ pub enum PeerFault {
 #[derive(Debug)]
 pub struct Document {
     id: DocumentId,
+    life: Life,
     history: History,
     orphans: Orphans,
     /// Refused changes, with the reason.
@@ -223,6 +229,8 @@ struct Peer {
     inbox: VecDeque<sync::Message>,
     /// A message of the peer has counted since it was last told anything.
     is_owed_answer: bool,
+    /// That the document was deleted.
+    was_told: bool,
 }
 
 #[derive(Debug)]
@@ -248,6 +256,7 @@ impl Document {
     pub fn new(id: DocumentId) -> Self {
         Self {
             id,
+            life: Life::Alive,
             history: History::default(),
             orphans: Orphans::default(),
             rejected: HashMap::new(),
@@ -423,7 +432,8 @@ impl Document {
         let state = State::new(!info.may_write);
         let known = self.remote_heads.known_to(&info.subscriptions, &self.history);
         self.has_followers |= !info.subscriptions.is_empty();
-        let peer = Peer { info, state, busy: None, inbox: VecDeque::new(), is_owed_answer: false };
+        let inbox = VecDeque::new();
+        let peer = Peer { info, state, busy: None, inbox, is_owed_answer: false, was_told: false };
         self.peers.insert(connection, Box::new(peer));
         self.send_remote_heads(connection, known);
     }
@@ -498,9 +508,14 @@ impl Document {
         debug_assert_eq!(self.appends.front().map(|append| append.id), Some(id), "appends end in order");
         let Some(append) = self.appends.pop_front() else { return };
         self.history.make_durable(append.history_len);
+        if self.life == Life::Ending(id) {
+            self.end();
+        }
         for (connection, peer) in &mut self.peers {
             peer.state.update_ground(&self.history);
-            self.stale.insert(*connection);
+            if self.life != Life::Deleted {
+                self.stale.insert(*connection);
+            }
         }
         self.announce_remote_heads();
         for (connection, rejections) in append.rejections {
@@ -523,6 +538,9 @@ impl Document {
 
     /// The document chunk of the stored snapshot. One that holds more than this document knows to be in it will do.
     pub fn handle_snapshot(&mut self, chunk: Bytes) {
+        if self.is_deleted() {
+            return;
+        }
         self.history.brought_mut().put_snapshot(chunk);
         self.feed_hungry();
     }
@@ -559,6 +577,9 @@ impl Document {
 
     /// An ephemeral message of an attached peer: for everybody else who has the document open.
     pub fn handle_ephemeral(&mut self, connection: ConnectionId, ephemeral: &Ephemeral) {
+        if self.is_deleted() {
+            return;
+        }
         let Some(sender) = self.peers.get(&connection).map(|peer| peer.info.peer.clone()) else { return };
         let others = self.peers.keys().filter(|other| **other != connection);
         self.effects.extend(others.map(|other| Effect::Send {
@@ -583,7 +604,7 @@ impl Document {
 
     /// What an attached peer heard of the heads of other storages.
     pub fn handle_remote_heads(&mut self, connection: ConnectionId, heads: Vec<RemoteHeads>) {
-        if self.is_attached(connection) {
+        if self.is_attached(connection) && !self.is_deleted() {
             for mut entry in heads.into_iter().filter(|entry| entry.timestamp.is_finite()) {
                 // A clock that runs ahead must not shadow what comes later.
                 entry.timestamp = entry.timestamp.min(self.now_ms);
@@ -621,7 +642,7 @@ impl Document {
 
     /// A peer that was behind has taken what it was sent.
     pub fn handle_ready(&mut self, connection: ConnectionId) {
-        if self.held.remove(&connection) {
+        if self.held.remove(&connection) && !self.is_deleted() {
             self.stale.insert(connection);
         }
     }
@@ -747,6 +768,9 @@ impl Document {
 
     /// Judges a change and adds what is to be stored. `false` if there is no room for another orphan.
     fn accept(&mut self, change: Change, sender: &str, intake: &mut Intake) -> bool {
+        if self.refuse_ended(change.hash, intake) {
+            return true;
+        }
         if let Some(reason) = self.rejected.get(&change.hash) {
             intake.rejections.push(Rejection { hash: change.hash, reason: reason.clone() });
             return true;
@@ -814,6 +838,9 @@ impl Document {
 
     /// The changes of the message are durable as far as they ever will be: now it counts.
     fn finish_message(&mut self, connection: ConnectionId, message: sync::Message) {
+        if self.is_deleted() {
+            return self.answer_deleted(connection, &message);
+        }
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         peer.state.receive(&self.history, message);
         peer.is_owed_answer = true;

@@ -728,6 +728,7 @@ impl Task {
                 Some(frame)
             }
             Outgoing::Unavailable => envelope.unavailable(),
+            Outgoing::Deleted => envelope.unavailable(),
             Outgoing::Ephemeral { sender, ephemeral } => envelope.ephemeral(sender, ephemeral),
             Outgoing::RemoteHeads(heads) => envelope.remote_heads(heads),
             Outgoing::Rejected(changes) => envelope.rejected(changes),

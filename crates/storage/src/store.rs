@@ -205,6 +205,9 @@ impl StoredDocument {
 
     /// The document that this makes. An index of the snapshot that is of no use is an error, [`RestoreError::Index`].
     pub fn restore(self, id: DocumentId) -> Result<Document, RestoreError> {
+        if self.deleted_ms.is_some() {
+            return Ok(Document::deleted(id));
+        }
         let quarantined = self.quarantined.into_iter().map(|change| (change.hash, change.reason));
         let mut restoring = Restoring::new(id, quarantined);
         if let Some(snapshot) = self.snapshot {

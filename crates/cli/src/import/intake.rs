@@ -57,6 +57,10 @@ pub(super) async fn take_in(
 ) -> Result<Outcome, Stopped> {
     let mut outcome = Outcome::default();
     let (document, is_unfit) = match open(store, id).await {
+        Ok(Some((document, _))) if document.is_deleted() => {
+            outcome.failed = Some("it was deleted here, and stays so".to_owned());
+            return Ok(outcome);
+        }
         Ok(Some(opened)) => opened,
         Ok(None) => {
             outcome.is_new = true;

@@ -8,7 +8,7 @@ use crate::wire::Rejection;
 use super::{ConnectionId, Document, Intake, PeerFault};
 
 /// Whose changes they are. A driver counts its connections from zero.
-const NOBODY: ConnectionId = ConnectionId(u64::MAX);
+pub(super) const NOBODY: ConnectionId = ConnectionId(u64::MAX);
 
 /// What became of changes that were [taken in](Document::take_in).
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
