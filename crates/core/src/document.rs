@@ -756,6 +756,9 @@ impl Document {
     fn append(&mut self, sender: ConnectionId, records: Vec<Record>) -> AppendId {
         let id = AppendId(self.next_append);
         self.next_append += 1;
+        if self.life == Life::Alive && records.contains(&Record::Tombstone) {
+            self.life = Life::Ending(id);
+        }
         self.appends.push_back(Append {
             id,
             sender,

@@ -99,7 +99,7 @@ async fn run(hub: &Hub, id: DocumentId, store: Arc<dyn Store>) -> Outcome {
 
 async fn compact(hub: &Hub, id: DocumentId, store: &Arc<dyn Store>) -> Result<SnapshotInfo, Failure> {
     let missing = || Failure::Other("it is not stored".to_owned());
-    let stored = store.load(id).await?.ok_or_else(missing)?;
+    let stored = store.load(id).await?.filter(|stored| stored.deleted_ms.is_none()).ok_or_else(missing)?;
     let base = match stored.snapshot {
         None => None,
         Some(info) => {

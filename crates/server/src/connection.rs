@@ -27,8 +27,8 @@ use crate::envelope::{Protocol, text};
 use crate::http::change_hashes;
 use crate::hub::{Hub, Registration, draining};
 use crate::limits::{
-    CLOSE_REASON_BYTES_MAX, CLOSE_TIMEOUT, DRAIN_QUIET, DRAIN_READ_MAX, FLUSH_AFTER, FRAME_TIMEOUT, READ_TIMEOUT,
-    RETRY_AFTER_MAX, RETRY_AFTER_MIN,
+    CLOSE_REASON_BYTES_MAX, CLOSE_TIMEOUT, DRAIN_QUIET, DRAIN_READ_MAX, FLUSH_AFTER, FRAME_TIMEOUT,
+    READ_TIMEOUT, RETRY_AFTER_MAX, RETRY_AFTER_MIN,
 };
 use crate::metrics::{Ended, Metrics};
 use crate::outbox::{self, Frame, Outbox, OutboxReceiver};

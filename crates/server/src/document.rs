@@ -14,7 +14,7 @@ use futures::future::{BoxFuture, Either, MapErr, TryFutureExt, pending};
 use futures::stream::{FuturesUnordered, StreamExt};
 use highwater_core::change::{Change, ChunkError};
 use highwater_core::document::{
-    AppendId, Compacted, ConnectionId, Effect, Outgoing, PeerFault, PeerInfo, UploadId,
+    AppendId, Compacted, ConnectionId, DELETED, Effect, Outgoing, PeerFault, PeerInfo, UploadId,
 };
 use highwater_core::limits::UNPACK_INLINE_OPS_MAX;
 use highwater_core::wire::{Ephemeral, Rejection, RemoteHeads};
@@ -107,6 +107,8 @@ pub(crate) struct Ingested {
     /// Stored, and waiting for changes that they depend on.
     pub(crate) pending: Vec<ChangeHash>,
     pub(crate) rejected: Vec<Rejection>,
+    /// The document was deleted, and takes no changes.
+    pub(crate) is_deleted: bool,
 }
 
 /// How a document is, as far as it is durable.
@@ -117,6 +119,8 @@ pub(crate) struct State {
     pub(crate) changes: usize,
     /// What is stored of them, roughly.
     pub(crate) bytes: u64,
+    /// It was deleted.
+    pub(crate) is_deleted: bool,
 }
 
 /// Where to send commands.
@@ -384,6 +388,8 @@ impl Task {
                 Some(brought) = self.bringing.next() => match brought {
                     Ok(Brought::Snapshot(chunk)) => self.document.handle_snapshot(chunk),
                     Ok(Brought::Changes(changes)) => self.document.handle_brought(changes),
+                    // What was to be read is being cleared away.
+                    Err(_) if self.document.is_ending() => {}
                     Err(error) => return End::Unreadable(error),
                 },
                 () = idle => {
@@ -470,9 +476,25 @@ impl Task {
     fn appended(&mut self) {
         if let Some(append) = self.appends.pop_front() {
             self.hub.metrics().append_seconds.record(append.asked.elapsed());
+            let was_deleted = self.document.is_deleted();
             self.document.handle_appended(append.id);
+            if self.document.is_deleted() && !was_deleted {
+                self.deleted();
+            }
             self.compact_if(false);
         }
+    }
+
+    /// The tombstone is durable: nothing is kept of the document.
+    fn deleted(&mut self) {
+        tracing::info!(document = %self.document.id(), "deleted");
+        self.hub.metrics().documents_deleted.increment(1);
+        drop(self.hub.copies().take(self.document.id()));
+        self.full_check = None;
+        self.compaction = Compaction::Unfit;
+        self.records = 0;
+        // Nothing is noted of what is not there.
+        self.is_noted = true;
     }
 
     /// Asks for a compaction if one pays, or is needed.
@@ -520,7 +542,8 @@ impl Task {
                 hashes.into_iter().partition(|hash| self.document.contains(hash));
             let refused: HashSet<ChangeHash> = rejected.iter().map(|rejection| rejection.hash).collect();
             let pending = rest.into_iter().filter(|hash| !refused.contains(hash)).collect();
-            let _ = answer.send(Ok(Ingested { durable, pending, rejected }));
+            let is_deleted = self.document.is_deleted();
+            let _ = answer.send(Ok(Ingested { durable, pending, rejected, is_deleted }));
         }
     }
 
@@ -598,9 +621,16 @@ impl Task {
                 let _ = answer.send(hashes.iter().map(|hash| self.document.contains(hash)).collect());
             }
             Command::Have { connection, query, hashes, taken: _taken } => {
-                let (durable, missing) = hashes.into_iter().partition(|hash| self.document.contains(hash));
+                let (durable, missing): (Vec<_>, Vec<_>) =
+                    hashes.into_iter().partition(|hash| self.document.contains(hash));
                 if let Some(attached) = self.attached.get(&connection) {
-                    attached.outbox.send(self.envelope(attached).durable(query, durable, missing));
+                    let envelope = self.envelope(attached);
+                    if self.document.is_deleted()
+                        && let Some(frame) = envelope.rejected(deletion_of(&missing))
+                    {
+                        attached.outbox.send(frame);
+                    }
+                    attached.outbox.send(envelope.durable(query, durable, missing));
                 }
             }
             Command::State(answer) => drop(answer.send(self.state())),
@@ -641,7 +671,7 @@ impl Task {
         let changes = records.iter().filter(|record| matches!(record, Record::Change { .. })).count();
         self.hub.metrics().changes_received.increment(changes as u64);
         self.records += changes as u64;
-        self.is_noted = false;
+        self.is_noted = self.document.is_deleted();
         let asked = Instant::now();
         let (id, store) = (self.document.id(), self.store.clone());
         let is_lazy = uploads::is_large(&records) || self.appends.back().is_some_and(|last| last.is_lazy);
@@ -673,7 +703,12 @@ impl Task {
 
     fn state(&self) -> State {
         let document = &self.document;
-        State { heads: document.heads().to_vec(), changes: document.len(), bytes: document.stored_bytes() }
+        State {
+            heads: document.heads().to_vec(),
+            changes: document.len(),
+            bytes: document.stored_bytes(),
+            is_deleted: document.is_deleted(),
+        }
     }
 
     /// A copy that is kept with what came since; or else the snapshot, of which the copy may be older, with all that came since.
@@ -712,7 +747,10 @@ impl Task {
             self.hub.metrics().changes_refused.increment(changes.len() as u64);
         }
         let Some(attached) = self.attached.get(&connection) else { return };
-        if let Outgoing::Rejected(changes) = &outgoing {
+        // Whoever was away when a document was deleted has done nothing wrong.
+        if let Outgoing::Rejected(changes) = &outgoing
+            && !self.document.is_deleted()
+        {
             attached.outbox.note_refused(changes.len());
             for change in changes {
                 tracing::warn!(document = %self.document.id(), peer = %attached.peer, hash = %change.hash, reason = %change.reason, "change refused");
@@ -728,7 +766,7 @@ impl Task {
                 Some(frame)
             }
             Outgoing::Unavailable => envelope.unavailable(),
-            Outgoing::Deleted => envelope.unavailable(),
+            Outgoing::Deleted => envelope.deleted(),
             Outgoing::Ephemeral { sender, ephemeral } => envelope.ephemeral(sender, ephemeral),
             Outgoing::RemoteHeads(heads) => envelope.remote_heads(heads),
             Outgoing::Rejected(changes) => envelope.rejected(changes),
@@ -760,4 +798,9 @@ impl Task {
             }
         }
     }
+}
+
+/// What whoever asks about changes of a deleted document is told: that they will never be part of it.
+fn deletion_of(hashes: &[ChangeHash]) -> Vec<Rejection> {
+    hashes.iter().map(|hash| Rejection { hash: *hash, reason: DELETED.to_owned() }).collect()
 }

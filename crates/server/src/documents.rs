@@ -31,6 +31,9 @@ pub enum DocumentError {
     /// It has no changes here.
     #[error("there is no such document")]
     NotFound,
+    /// It was deleted, for good.
+    #[error("the document was deleted")]
+    Deleted,
     /// A document that was to be made is there already.
     #[error("the document exists")]
     Exists,
@@ -99,6 +102,7 @@ impl From<Problem> for DocumentError {
     fn from(problem: Problem) -> Self {
         match problem {
             Problem::NoSuchDocument => Self::NotFound,
+            Problem::Deleted => Self::Deleted,
             Problem::Exists => Self::Exists,
             Problem::PreconditionFailed { heads } => Self::PreconditionFailed { heads },
             Problem::KeyReused => Self::KeyReused,
@@ -201,7 +205,8 @@ impl Documents {
 
     /// Reads a document as JSON.
     pub async fn json(&self, id: DocumentId) -> Result<Reading, DocumentError> {
-        self.read(id, |document| Ok(Reading { value: document.to_json(None)?, heads: document.heads() })).await
+        self.read(id, |document| Ok(Reading { value: document.to_json(None)?, heads: document.heads() }))
+            .await
     }
 
     /// Looks at a document with all its values. `look` is called where it may take its time, but others who want the document wait for it.
@@ -273,6 +278,12 @@ impl Documents {
     async fn made(&self, id: DocumentId, request: EditRequest) -> Result<EditedDocument, DocumentError> {
         let edited = self.hub.edit(id, request).await?;
         Ok(EditedDocument { id, hash: edited.hash, heads: edited.heads, is_new: edited.is_new })
+    }
+
+    /// Deletes a document for good. Who still has it is told, and what they send for it is refused.
+    pub async fn delete(&self, id: DocumentId) -> Result<(), DocumentError> {
+        self.hub.edit(id, EditRequest::new(Work::Delete)).await?;
+        Ok(())
     }
 
     /// Gives a document changes that were made elsewhere: chunks one after the other. Those that it has already do no harm.

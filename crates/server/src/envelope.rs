@@ -47,6 +47,14 @@ impl Envelope<'_> {
         self.repo(self.ours.clone(), Body::DocUnavailable { document: self.document })
     }
 
+    /// The document was deleted. Clients of automerge-repo know no other word for that than that it is not there.
+    pub(crate) fn deleted(&self) -> Option<Frame> {
+        match self.protocol {
+            Protocol::Repo { .. } => self.unavailable(),
+            Protocol::Plain => Some(text(&json!({ "deleted": true }))),
+        }
+    }
+
     /// What another peer said to all.
     pub(crate) fn ephemeral(&self, sender: PeerId, ephemeral: Ephemeral) -> Option<Frame> {
         self.repo(sender, Body::Ephemeral(ephemeral))

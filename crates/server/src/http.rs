@@ -9,6 +9,7 @@ mod tags;
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Request, State};
@@ -17,7 +18,6 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get, post};
-use axum::Router;
 use highwater_core::limits::FRAME_BYTES_MAX;
 use tower::ServiceExt;
 use tower_http::cors::{self, AllowOrigin, CorsLayer};
@@ -36,8 +36,7 @@ use crate::{Kill, RenderMetrics};
 
 /// All that a server of its own answers.
 pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>, kill: Option<Kill>) -> Router {
-    let mut router =
-        v1().route("/", get(sync)).route("/livez", get(livez)).route("/readyz", get(readyz));
+    let mut router = v1().route("/", get(sync)).route("/livez", get(livez)).route("/readyz", get(readyz));
     if let Some(render) = render_metrics {
         router = router.route("/metrics", get(async move || metrics(render())));
     }

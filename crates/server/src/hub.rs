@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use highwater_core::document::ConnectionId;
 use highwater_core::{ChangeHash, CloseReason, DocumentId, Materialised, PeerId, StorageId};
-use highwater_storage::{Found, Store, StoreError};
+use highwater_storage::{Found, ListDocuments, Store, StoreError};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
@@ -264,8 +264,26 @@ impl Hub {
         self.tables().documents.get(&id).map(|open| open.handle.clone())
     }
 
-    /// Which of these changes are durable and part of a document. One look-up each, and the document is opened only if what is stored beside it cannot tell.
+    /// Which of these changes are durable and part of a document, unless that was deleted. One look-up each, and the document is opened only if what is stored beside it cannot tell.
     pub(crate) async fn contains(
+        self: &Arc<Self>,
+        id: DocumentId,
+        hashes: Vec<ChangeHash>,
+    ) -> Result<Vec<bool>, Problem> {
+        let found = self.look_for(id, hashes).await?;
+        if !found.contains(&true) && self.is_deleted(id).await? {
+            return Err(Problem::Deleted);
+        }
+        Ok(found)
+    }
+
+    /// Whether a document was deleted, durably.
+    async fn is_deleted(&self, id: DocumentId) -> Result<bool, StoreError> {
+        let query = ListDocuments { after: None, ranges: vec![id..=id], limit: 1 };
+        Ok(self.store().documents(query).await?.iter().any(|entry| entry.is_deleted))
+    }
+
+    async fn look_for(
         self: &Arc<Self>,
         id: DocumentId,
         hashes: Vec<ChangeHash>,
@@ -303,7 +321,8 @@ impl Hub {
         let ingest = Ingest { changes, sender, answer };
         // Without a task to take it there is no answer either.
         let _ = self.open(id).send(Command::Ingest(Box::new(ingest)));
-        Ok(answered.await.map_err(|_| Problem::Unavailable)??)
+        let ingested = answered.await.map_err(|_| Problem::Unavailable)??;
+        if ingested.is_deleted { Err(Problem::Deleted) } else { Ok(ingested) }
     }
 
     /// How a document is, as far as it is durable.
@@ -311,7 +330,8 @@ impl Hub {
         let (answer, answered) = oneshot::channel();
         // Without a task to answer there is no answer either.
         let _ = self.open(id).send(Command::State(answer));
-        answered.await.map_err(|_| Problem::Unavailable)
+        let state = answered.await.map_err(|_| Problem::Unavailable)?;
+        if state.is_deleted { Err(Problem::Deleted) } else { Ok(state) }
     }
 
     /// How a document is that exists.

@@ -37,13 +37,13 @@ use tokio::net::TcpListener;
 
 pub use builder::Builder;
 pub use config::{AllowedOrigins, CheckChanges, Config};
-use hub::Hub;
 pub use documents::{
     DocumentError, DocumentState, Documents, EditOptions, EditedDocument, NewDocument, Reading, TakenChanges,
 };
 pub use embedded::Embedded;
 pub use highwater_core::{ChangeHash, DocumentId, Edit, EditError, Materialised, ReadError};
 pub use highwater_storage::{DocumentEntry, ListDocuments};
+use hub::Hub;
 pub use hub::OpenStore;
 
 /// A server that listens and does not serve yet.

@@ -34,6 +34,7 @@ pub(crate) struct Metrics {
     pub(crate) frames_ignored: Counter,
     pub(crate) documents_open: Gauge,
     pub(crate) documents_unreadable: Counter,
+    pub(crate) documents_deleted: Counter,
     pub(crate) changes_received: Counter,
     pub(crate) changes_refused: Counter,
     pub(crate) append_seconds: Histogram,
@@ -112,6 +113,10 @@ impl Metrics {
             documents_unreadable: described_counter(
                 "highwater_documents_unreadable_total",
                 "Attempts to open a document that could not be read",
+            ),
+            documents_deleted: described_counter(
+                "highwater_documents_deleted_total",
+                "Documents that were deleted",
             ),
             changes_received: described_counter(
                 "highwater_changes_received_total",

@@ -141,6 +141,9 @@ async fn what_cannot_be_done_is_told_by_type() {
     assert_eq!((copy.id, &copy.heads), (repeated.id, &repeated.heads));
     let taken = documents.take_changes(document(2), file).await.unwrap();
     assert_eq!(taken.durable.len(), documents.state(document(2)).await.unwrap().changes);
+    documents.delete(copy.id).await.unwrap();
+    assert!(matches!(documents.json(copy.id).await, Err(DocumentError::Deleted)));
+    assert!(matches!(documents.delete(copy.id).await, Err(DocumentError::Deleted)));
     let bad = documents.take_changes(document(2), Bytes::from_static(b"nonsense")).await;
     assert!(matches!(bad, Err(DocumentError::Chunk(_))));
 }
@@ -159,16 +162,29 @@ async fn nothing_is_answered_that_the_store_does_not_have() {
 
 #[tokio::test]
 async fn a_drain_acknowledges_what_was_sent_and_says_goodbye() {
-    let embedded = embedded(Arc::new(MemoryStore::new()));
+    let store = FaultyStore::new(Pace::Immediate);
+    let embedded = embedded(Arc::new(store.clone()));
     let server = application(&embedded).await;
     assert_eq!(embedded.ready().await, Ok(()));
     let mut client = Client::open(&server, "a", document(1)).await;
+    while !client.unavailable {
+        client.step().await.unwrap();
+    }
+    store.set_pace(Pace::Manual);
     client.edit("a", 1);
     client.push().await;
+    patiently(async {
+        while store.in_flight() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let draining = tokio::spawn({
         let embedded = embedded.clone();
         async move { embedded.drain(Duration::from_secs(10)).await }
     });
+    store.set_pace(Pace::Immediate);
+    store.step_all();
     let close = loop {
         if let Err(close) = client.step().await {
             break close;

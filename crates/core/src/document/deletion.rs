@@ -48,14 +48,10 @@ impl Document {
     /// Deletes the document. The tombstone follows as an [`Effect::Append`], together with these records; it is durable when [`is_deleted`](Self::is_deleted) says so. Asked for again,
     /// there is nothing to append but the records.
     pub fn delete(&mut self, also: Vec<Record>) {
-        let is_first = self.life == Life::Alive;
-        let records: Vec<Record> = is_first.then_some(Record::Tombstone).into_iter().chain(also).collect();
-        if records.is_empty() {
-            return;
-        }
-        let id = self.append(NOBODY, records);
-        if is_first {
-            self.life = Life::Ending(id);
+        let tombstone = (self.life == Life::Alive).then_some(Record::Tombstone);
+        let records: Vec<Record> = tombstone.into_iter().chain(also).collect();
+        if !records.is_empty() {
+            self.append(NOBODY, records);
         }
     }
 

@@ -101,6 +101,8 @@ pub(crate) enum Work {
     Nothing,
     /// Takes changes that were made elsewhere as a new document.
     Import(Vec<Change>),
+    /// Deletes the document.
+    Delete,
 }
 
 /// What must be so for an edit to be made.
@@ -239,6 +241,7 @@ impl Task {
             turns: self.hub.unpacking(),
             actor: self.hub.actor(self.document.id()),
             catch_up: self.catch_up(),
+            is_deleted: self.document.is_deleted(),
         }
     }
 
@@ -260,7 +263,12 @@ impl Task {
         let Some(desk) = self.desk.as_deref_mut() else { return Ok(()) };
         let Batch { mut done, mut held, .. } = batch;
         let mut answers = Vec::with_capacity(done.len());
-        if let Some((place, reason)) = refused {
+        if let Some((place, _)) = refused.as_ref().filter(|_| self.document.is_ending()) {
+            // It was deleted meanwhile, and they hear that when it is durable.
+            held = None;
+            let rest = done.split_off(*place);
+            desk.put_back(rest.into_iter().map(|done| done.job).collect());
+        } else if let Some((place, reason)) = refused {
             tracing::error!(document = %self.document.id(), %reason, "an edit that was made here was refused");
             // What comes after it was made on top of something that is not there.
             held = None;

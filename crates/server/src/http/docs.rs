@@ -7,6 +7,7 @@ mod read;
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
@@ -14,9 +15,8 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
-use highwater_core::limits::HAVE_HASHES_MAX;
 use highwater_core::ChangeHash;
+use highwater_core::limits::HAVE_HASHES_MAX;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -35,7 +35,7 @@ use crate::limits::{HAVE_BYTES_MAX, INGEST_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
 pub(super) fn routes() -> OpenApiRouter<Arc<Hub>> {
     OpenApiRouter::new()
         .routes(routes!(list::list, edit::create))
-        .routes(routes!(read::document, read::head, edit::patch, edit::put))
+        .routes(routes!(read::document, read::head, edit::patch, edit::put, edit::delete))
         .routes(routes!(read::heads))
         .routes(routes!(read::diff))
         .routes(routes!(history::history))

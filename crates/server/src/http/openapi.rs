@@ -230,9 +230,7 @@ pub(super) fn routes() -> Router<Arc<Hub>> {
         }
         axum::Json(description)
     };
-    router
-        .route("/v1/openapi.json", get(description))
-        .route("/v1/api", get(async move || page_answer(page)))
+    router.route("/v1/openapi.json", get(description)).route("/v1/api", get(async move || page_answer(page)))
 }
 
 fn page_answer(page: Bytes) -> Response {

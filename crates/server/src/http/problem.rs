@@ -66,6 +66,9 @@ pub(crate) enum Problem {
     /// The document does not have that change, or not yet.
     #[error("the change is not durable here")]
     NoSuchChange,
+    /// The document was deleted.
+    #[error("the document was deleted")]
+    Deleted,
     /// There is no such document, or it has no changes yet.
     #[error("the document has no changes here")]
     NoSuchDocument,
@@ -150,6 +153,7 @@ impl Problem {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::Exists => StatusCode::CONFLICT,
+            Self::Deleted => StatusCode::GONE,
             Self::PreconditionFailed { .. } => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -180,6 +184,7 @@ impl Problem {
             Self::NotAcceptable { .. } => "not_acceptable",
             Self::MediaType { .. } => "unsupported_media_type",
             Self::Exists => "exists",
+            Self::Deleted => "deleted",
             Self::PreconditionFailed { .. } => "precondition_failed",
             Self::KeyReused => "idempotency_key_reused",
             Self::Edit(error) => match error.reason {

@@ -4,6 +4,10 @@ import type { RejectedChange } from "./errors.js"
 import type { PendingChange } from "./ledger.js"
 import { withToken } from "./token.js"
 
+const GONE = 410
+/** As the server says it on a socket. */
+const DELETED = "the document was deleted"
+
 /** What the server says about posted changes. */
 export interface PostedChanges {
   /** Durable, with all their ancestors. */
@@ -37,6 +41,8 @@ export async function postChanges(
       headers: { "content-type": "text/plain" },
       keepalive,
     })
+    // Deleted: no change will ever be part of the document again.
+    if (response.status === GONE) return { durable: [], rejected: changes.map(({ hash }) => ({ hash, reason: DELETED })) }
     if (!response.ok) return undefined
     const { durable = [], rejected = [] } = (await response.json()) as Partial<PostedChanges>
     return { durable, rejected }

@@ -47,6 +47,8 @@ impl Key {
 /// Why a document cannot be had with its values.
 #[derive(Debug, Clone)]
 pub(crate) enum Trouble {
+    /// It was deleted.
+    Deleted,
     /// The store does not say.
     Store(StoreError),
     /// `automerge` cannot make it of what is stored.
@@ -56,6 +58,7 @@ pub(crate) enum Trouble {
 impl Trouble {
     pub(crate) fn problem(&self) -> Problem {
         match self {
+            Self::Deleted => Problem::Deleted,
             Self::Store(error) => Problem::Store(error.clone()),
             Self::Unfit(reason) => Problem::Internal(reason.clone()),
         }
@@ -111,12 +114,13 @@ pub(super) struct Worker {
     pub(super) actor: [u8; 16],
     /// `None` if the document does not exist.
     pub(super) catch_up: Option<CatchUp>,
+    pub(super) is_deleted: bool,
 }
 
 impl Worker {
     /// Does all jobs of a batch.
     pub(super) async fn work(self, batch: Batch) -> Result<Batch, JoinError> {
-        let Self { id, store, copies, turns, actor, catch_up } = self;
+        let Self { id, store, copies, turns, actor, catch_up, is_deleted } = self;
         let mut told = Vec::with_capacity(batch.edits.len());
         for edit in &batch.edits {
             told.push(match edit.request.key {
@@ -133,11 +137,10 @@ impl Worker {
                 let made = catch_up.materialise(chunk.as_ref());
                 made.map_err(Trouble::Unfit)
             });
+            let mut table = Table { id, actor, is_deleted, keys: HashMap::new() };
             match document {
-                Ok(document) => {
-                    Table { id, actor, keys: HashMap::new() }.work(document, batch, told, &copies)
-                }
-                Err(trouble) => refuse(batch, &trouble),
+                Ok(document) => table.work(document, batch, told, &copies),
+                Err(trouble) => table.refuse(batch, &trouble),
             }
         })
         .await
@@ -152,17 +155,11 @@ async fn load_snapshot(store: &dyn Store, id: DocumentId) -> Result<Option<Bytes
     }
 }
 
-fn refuse(mut batch: Batch, trouble: &Trouble) -> Batch {
-    batch.looks.drain(..).for_each(|look| look(Err(trouble)));
-    let refused = |job| Done { job, answer: Err(trouble.problem()), made: Vec::new(), is_strict: false };
-    batch.done = batch.edits.drain(..).map(refused).collect();
-    batch
-}
-
 /// Where one batch is worked through.
 struct Table {
     id: DocumentId,
     actor: [u8; 16],
+    is_deleted: bool,
     /// What was answered to requests with a key in this batch.
     keys: HashMap<[u8; 32], StoredAnswer>,
 }
@@ -171,15 +168,46 @@ struct Table {
 type Outcome = (Option<Materialised>, Result<Edited, Problem>, Vec<Made>);
 
 impl Table {
+    /// The document cannot be had with its values. All that can be done with it is to delete it.
+    fn refuse(&mut self, mut batch: Batch, trouble: &Trouble) -> Batch {
+        batch.looks.drain(..).for_each(|look| look(Err(trouble)));
+        let mut edits = std::mem::take(&mut batch.edits).into_iter();
+        for job in edits.by_ref() {
+            let request = &job.request;
+            let is_delete = matches!((trouble, &request.work), (Trouble::Unfit(_), Work::Delete));
+            let deleted =
+                (is_delete && !request.precondition.is_strict()).then(|| self.delete(Vec::new(), request));
+            if let Some(Ok((edited, made))) = deleted {
+                batch.done.push(Done { job, answer: Ok(edited), made, is_strict: false });
+                break;
+            }
+            batch.done.push(Done { job, answer: Err(trouble.problem()), made: Vec::new(), is_strict: false });
+        }
+        batch.again.extend(edits);
+        batch
+    }
+
+    /// Deletes a document with these heads.
+    fn delete(
+        &mut self,
+        heads: Vec<ChangeHash>,
+        request: &EditRequest,
+    ) -> Result<(Edited, Vec<Made>), String> {
+        let edited = Edited { hash: None, heads, is_new: false, value: None };
+        let answer = request.key.map(|key| self.note(key, &edited)).transpose()?;
+        let records = [Some(Record::Tombstone), answer].into_iter().flatten();
+        Ok((edited, records.map(|record| Made { change: None, with: Some(record) }).collect()))
+    }
+
     fn work(
-        mut self,
+        &mut self,
         document: Materialised,
         mut batch: Batch,
         told: Vec<Result<Option<StoredAnswer>, StoreError>>,
         copies: &Arc<Copies>,
     ) -> Batch {
         for look in batch.looks.drain(..) {
-            look(Ok(&document));
+            look(if self.is_deleted { Err(&Trouble::Deleted) } else { Ok(&document) });
         }
         let mut document = Some(document);
         let mut edits = std::mem::take(&mut batch.edits).into_iter().zip(told);
@@ -223,11 +251,19 @@ impl Table {
             let answer = repeat(&document, &told, key, request.wants_value);
             return Ok((Some(document), answer, Vec::new()));
         }
+        if self.is_deleted {
+            return Ok((Some(document), Err(Problem::Deleted), Vec::new()));
+        }
         let heads = document.heads();
         if let Err(problem) = check(&heads, request) {
             return Ok((Some(document), Err(problem), Vec::new()));
         }
         let is_new = heads.is_empty();
+        if matches!(request.work, Work::Delete) {
+            let (edited, made) = self.delete(heads, request)?;
+            // Whatever comes after it finds no document.
+            return Ok((None, Ok(edited), made));
+        }
         let (document, made) = match &request.work {
             // The copy is without them, and nothing else is in this batch.
             Work::Import(changes) => (None, import(self.id, changes.clone())),
@@ -262,7 +298,7 @@ impl Table {
                 (document, Err(error)) => return Ok((Some(document), Err(error.into()))),
                 (document, Ok(made)) => (document, made),
             },
-            Work::Nothing | Work::Import(_) => (document, None),
+            Work::Nothing | Work::Import(_) | Work::Delete => (document, None),
         };
         let (document, made) = match made {
             None if is_new => {

@@ -15,8 +15,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::extract::{
-    AUTOMERGE, InPath, InQuery, JSON, MountedAt, content_type, document_id, idempotency_key,
-    read_with_room, wants_representation,
+    AUTOMERGE, InPath, InQuery, JSON, MountedAt, content_type, document_id, idempotency_key, read_with_room,
+    wants_representation,
 };
 use super::super::openapi::{Chunks, EditHeaders, EditProblems, Id, Json as JsonForm, KeyHeader, Operation};
 use super::super::problem::{PATCH_TYPES, Problem};
@@ -120,8 +120,11 @@ pub(super) async fn create(
     };
     let request = EditRequest { message: query.message, key, _room: room, ..EditRequest::create(work) };
     let Edited { hash, heads, .. } = hub.edit(id, request).await?;
-    let headers =
-        [(LOCATION, format!("{base}/v1/docs/{id}")), (ETAG, etag(&heads)), (CACHE_CONTROL, "no-store".to_owned())];
+    let headers = [
+        (LOCATION, format!("{base}/v1/docs/{id}")),
+        (ETAG, etag(&heads)),
+        (CACHE_CONTROL, "no-store".to_owned()),
+    ];
     let body = CreateAnswer {
         id: id.to_string(),
         url: format!("automerge:{id}"),
@@ -216,6 +219,23 @@ fn check_message(message: Option<&str>) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Deletes a document
+///
+/// For good: nothing of it is served any more, and nothing that clients still have of it is taken in. Changes that they send are refused by name.
+#[utoipa::path(delete, path = "/v1/docs/{id}", tag = "documents", params(Id, EditHeaders), responses(
+    (status = 204, description = "That it is deleted is durable."),
+    EditProblems,
+))]
+pub(super) async fn delete(
+    State(hub): State<Arc<Hub>>,
+    InPath(id): InPath,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let request = request(b"delete", &headers, None, &Bytes::new(), None)?;
+    hub.edit(id, EditRequest { work: Work::Delete, wants_value: false, ..request }).await?;
+    Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
+}
+
 /// What the head of a request asks of an edit.
 fn request(
     method: &[u8],
@@ -229,10 +249,16 @@ fn request(
     let asked = format!("{precondition:?}");
     let text = message.as_deref().unwrap_or_default();
     let kind = content_type(headers);
-    let key =
-        idempotency_key(headers, &[method, asked.as_bytes(), text.as_bytes(), kind.as_bytes(), body])?;
+    let key = idempotency_key(headers, &[method, asked.as_bytes(), text.as_bytes(), kind.as_bytes(), body])?;
     let wants_value = wants_representation(headers);
-    Ok(EditRequest { message, precondition, key, wants_value, _room: room, ..EditRequest::new(Work::Nothing) })
+    Ok(EditRequest {
+        message,
+        precondition,
+        key,
+        wants_value,
+        _room: room,
+        ..EditRequest::new(Work::Nothing)
+    })
 }
 
 fn edit_answer(status: StatusCode, edited: Edited) -> Response {
