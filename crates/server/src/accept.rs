@@ -120,6 +120,7 @@ impl Door {
         if is_given_up {
             return self.hub.metrics().sockets_given_up.increment(1);
         }
+        let _under_way = self.hub.under_way();
         // An answer that nobody reads is not waited for. What is wrong with a socket is of interest to nobody here.
         let _ = timeout(ANSWER_TIMEOUT, http).await;
     }

@@ -21,8 +21,8 @@ use crate::document::{
 use crate::http::Problem;
 use crate::idle::Idle;
 use crate::limits::{
-    INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, INGEST_SMALL_BYTES, INGEST_SMALL_MAX, PROBE_TIMEOUT,
-    REOPEN_WAIT_MAX, REOPEN_WAIT_MIN,
+    DRAIN_REQUESTS_MAX, INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, INGEST_SMALL_BYTES, INGEST_SMALL_MAX,
+    PROBE_TIMEOUT, REOPEN_WAIT_MAX, REOPEN_WAIT_MIN,
 };
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -75,6 +75,8 @@ pub(crate) struct Hub {
     connections: AtomicUsize,
     /// Changes whenever a connection ends.
     connection_ended: watch::Sender<()>,
+    /// How many requests are being answered.
+    requests: watch::Sender<usize>,
 }
 
 struct Tables {
@@ -100,6 +102,15 @@ struct Connected {
     documents: usize,
     /// It was closed to make room: its documents are let go of in a moment.
     is_leaving: bool,
+}
+
+/// A request that is being answered, until this is dropped. A shutdown waits for it.
+pub(crate) struct UnderWay(Arc<Hub>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.requests.send_modify(|requests| *requests -= 1);
+    }
 }
 
 /// A connection that was let in; leaving it drops what the hub knows of it.
@@ -148,6 +159,7 @@ impl Hub {
             actor_seed,
             connections: AtomicUsize::new(0),
             connection_ended: watch::Sender::new(()),
+            requests: watch::Sender::new(0),
         }))
     }
 
@@ -566,12 +578,21 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes no more connections, and waits until those that there are have ended by themselves, at most as long as given. Then
+    /// A request was read.
+    pub(crate) fn under_way(self: &Arc<Self>) -> UnderWay {
+        self.requests.send_modify(|requests| *requests += 1);
+        UnderWay(self.clone())
+    }
+
+    /// Takes no more connections, and waits until those that there are have ended by themselves and requests are answered, at most as long as given. Then
     /// ends the rest and closes the store.
     pub(crate) async fn drain(&self, deadline: Duration) -> Result<(), StoreError> {
         self.phase.send_replace(Phase::Draining);
-        let mut ended = self.connection_ended.subscribe();
+        let (mut ended, mut requests) = (self.connection_ended.subscribe(), self.requests.subscribe());
         let all_gone = async {
+            // Whoever sends a large body slowly is not waited for as long as others.
+            let answered = requests.wait_for(|requests| *requests == 0);
+            drop(tokio::time::timeout(DRAIN_REQUESTS_MAX, answered).await);
             while self.connections.load(Ordering::Acquire) > 0 {
                 if ended.changed().await.is_err() {
                     return;

@@ -88,6 +88,8 @@ pub(crate) const HAVE_BYTES_MAX: usize = 128 << 10;
 pub(crate) const DRAIN_QUIET: Duration = Duration::from_millis(20);
 /// How long a draining connection may go on sending.
 pub(crate) const DRAIN_READ_MAX: Duration = Duration::from_millis(500);
+/// How long a shutdown waits for requests to be answered.
+pub(crate) const DRAIN_REQUESTS_MAX: Duration = Duration::from_secs(5);
 
 // Documents.
 

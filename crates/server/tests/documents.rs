@@ -599,6 +599,27 @@ async fn a_body_need_not_say_how_large_it_is_unless_it_is_large() {
 }
 
 #[tokio::test]
+async fn an_edit_that_is_under_way_when_the_server_stops_is_answered() {
+    let store = FaultyStore::new(Pace::Immediate);
+    let mut server = server_on(&store).await;
+    let id = document(1);
+    server.put(id, json!({ "n": 0 })).await.ok(201);
+    store.set_pace(Pace::Manual);
+    let stop = server.stopper();
+    let mut edit = Box::pin(server.patch(id, &[], json!([{ "op": "replace", "path": "/n", "value": 1 }])));
+    tokio::select! {
+        answer = &mut edit => panic!("{answer:?}"),
+        () = in_flight(&store) => {}
+    }
+    drop(stop);
+    store.set_pace(Pace::Immediate);
+    store.step_all();
+    edit.await.ok(200);
+    server.stopped().await.unwrap();
+    assert_eq!(store.durable(id).unwrap().changes.len(), 2);
+}
+
+#[tokio::test]
 async fn edits_pass_the_full_check() {
     let config = Config { check_changes: highwater_server::CheckChanges::Full, ..config() };
     let server = TestServer::start(config, always(Arc::new(MemoryStore::new()))).await;

@@ -78,6 +78,11 @@ impl TestServer {
         drop(self.stop.take());
     }
 
+    /// Dropped, it asks the server to stop.
+    pub fn stopper(&mut self) -> Option<oneshot::Sender<()>> {
+        self.stop.take()
+    }
+
     pub async fn stopped(mut self) -> Result<(), ServerError> {
         self.begin_stop();
         patiently(self.running).await.unwrap()

@@ -210,15 +210,6 @@ pub(super) async fn put(
     Ok(edit_answer(status, edited))
 }
 
-/// Addresses must not get too long.
-fn check_message(message: Option<&str>) -> Result<(), Problem> {
-    if message.is_some_and(|message| message.chars().count() > MESSAGE_CHARS_MAX) {
-        let detail = format!("more than {MESSAGE_CHARS_MAX} characters");
-        return Err(Problem::Invalid { what: "message", detail });
-    }
-    Ok(())
-}
-
 /// Deletes a document
 ///
 /// For good: nothing of it is served any more, and nothing that clients still have of it is taken in. Changes that they send are refused by name.
@@ -234,6 +225,15 @@ pub(super) async fn delete(
     let request = request(b"delete", &headers, None, &Bytes::new(), None)?;
     hub.edit(id, EditRequest { work: Work::Delete, wants_value: false, ..request }).await?;
     Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
+}
+
+/// Addresses must not get too long.
+fn check_message(message: Option<&str>) -> Result<(), Problem> {
+    if message.is_some_and(|message| message.chars().count() > MESSAGE_CHARS_MAX) {
+        let detail = format!("more than {MESSAGE_CHARS_MAX} characters");
+        return Err(Problem::Invalid { what: "message", detail });
+    }
+    Ok(())
 }
 
 /// What the head of a request asks of an edit.
