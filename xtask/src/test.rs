@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::pages::{CLIENT, DEMO};
-use crate::run::{Steps, cargo, output, release_binary, run};
+use crate::run::{Steps, cargo, output, release_binary, run, target};
 use crate::serve::build_release;
 use crate::{api, npm, pages, tidy, tools};
 
@@ -77,6 +77,13 @@ fn test_frontends(steps: &mut Steps, full: bool) {
     if !is_built {
         return;
     }
+    steps.step("docs/backends.md", || {
+        npm::install(INTEROP)?;
+        let mut environment = environment(full, None);
+        // Built with the Rust tests.
+        environment.push(("HIGHWATER_EXAMPLES", target().join("debug").join("examples")));
+        npm::script(INTEROP, "test:docs", &environment)
+    });
     let Some(chromium) = steps.value("Chromium", tools::chromium) else { return };
     steps.step("demo in a browser", || {
         pages::build()?;
