@@ -36,7 +36,7 @@ def ask(path, method="GET", body=None, headers=None):
 
 
 def make_documents():
-    for _ in range(DOCUMENTS):
+    for _ in range(DOCUMENTS + 1):
         made = json.loads(ask("/v1/docs", "POST", CONTENT, {"content-type": "application/json"}))
         documents.append(made["id"])
         document = f"/v1/docs/{made['id']}"
@@ -73,7 +73,9 @@ def map_path_parameters(context, path_parameters):
     roll = dice(path_parameters)
     # Some stay, and name documents that do not exist.
     if "id" in path_parameters and roll.random() < 0.9:
-        place = roll.randrange(DOCUMENTS)
+        is_deleted = context.operation is not None and context.operation.method.upper() == "DELETE"
+        # The last one is there to be deleted.
+        place = DOCUMENTS if is_deleted else roll.randrange(DOCUMENTS)
         path_parameters["id"] = roll.choice(["", "automerge:"]) + documents[place]
         if "hash" in path_parameters and roll.random() < 0.7:
             path_parameters["hash"] = roll.choice(hashes[place])
@@ -108,7 +110,7 @@ def map_body(context, body):
 def serialize(context, value):
     """Chunks that are whole, and others that have a byte changed or are cut off."""
     roll = dice(value)
-    if roll.random() < 0.2:
+    if not puts_in_real_documents or roll.random() < 0.2:
         return value if isinstance(value, bytes) else str(value).encode()
     chunk = bytearray(roll.choice(chunks))
     if roll.random() < 0.3:

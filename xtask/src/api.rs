@@ -25,18 +25,33 @@ struct Part {
     checks: &'static str,
     /// Documents and places in them that exist are put in the place of made up ones.
     has_real_documents: bool,
+    /// 0: only in a full run.
     seconds: u32,
     seconds_full: u32,
 }
 
-const PARTS: [Part; 4] = [
-    // Each parameter at its limits.
+const PARTS: [Part; 5] = [
+    // Each parameter at its limits. Making that up takes long.
     Part {
         args: &["--mode=positive", "--phases=coverage"],
         checks: "",
         has_real_documents: true,
-        seconds: 20,
-        seconds_full: 120,
+        seconds: 0,
+        seconds_full: 300,
+    },
+    // Reading and deleting.
+    Part {
+        args: &[
+            "--mode=positive",
+            "--phases=fuzzing",
+            "--include-method=GET",
+            "--include-method=HEAD",
+            "--include-method=DELETE",
+        ],
+        checks: "",
+        has_real_documents: true,
+        seconds: 15,
+        seconds_full: 300,
     },
     // One request after the other, with what was answered.
     Part {
@@ -83,7 +98,7 @@ pub(crate) fn test(full: bool) -> Result<()> {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut server = Server::start(&folder)?;
-    for part in PARTS {
+    for part in PARTS.iter().filter(|part| full || part.seconds > 0) {
         run(&mut part.command(&program, &server.url, &folder, seed, full))?;
     }
     server.is_well()
