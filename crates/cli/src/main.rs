@@ -2,6 +2,7 @@
 
 mod backup;
 mod bench;
+mod doc;
 mod doctor;
 mod durable_batch;
 mod durable_file;
@@ -52,6 +53,8 @@ enum Command {
     Export(export::ExportArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
+    // This brings its own, too.
+    Doc(doc::DocArgs),
     /// Measure a server that speaks the automerge-repo protocol
     Bench(bench::BenchArgs),
     /// Show the settings, and where their values come from
@@ -99,6 +102,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             on_folder(&args.config, &args.data_dir, |data_dir| backup::restore(&args, data_dir))
         }
         Command::Repair(args) => repair::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Doc(args) => Ok(doc::run(args)),
         Command::Bench(args) => bench::run(&args).map(passed),
         Command::Settings(args) => {
             show(&args)?;

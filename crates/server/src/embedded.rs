@@ -1,9 +1,15 @@
 //! A server in the server of an application.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{HeaderValue, Request, Response};
+use bytes::Bytes;
+use tower::ServiceExt;
 
 use crate::hub::Hub;
 use crate::{Documents, ServerError, http};
@@ -48,6 +54,19 @@ impl Embedded {
     /// the bytes of a socket are not seen here, a client is given up when no whole frame has passed for a minute.
     pub fn router(&self) -> Router {
         http::mounted(self.hub.clone())
+    }
+
+    /// Answers a request to one of these routes as a server would, without a socket. Not for those that never end.
+    pub async fn request(&self, mut request: Request<Bytes>) -> io::Result<Response<Bytes>> {
+        let len = request.body().len();
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
+        let answer = match self.router().oneshot(request.map(Body::from)).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        };
+        let (head, body) = answer.into_parts();
+        let body = to_bytes(body, usize::MAX).await.map_err(io::Error::other)?;
+        Ok(Response::from_parts(head, body))
     }
 
     /// Whether connections are taken, and a write made just now is durable; if not, why. For the application's own health check.

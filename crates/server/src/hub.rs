@@ -327,6 +327,7 @@ impl Hub {
         chunks: Bytes,
         sender: &str,
     ) -> Result<Ingested, Problem> {
+        let _under_way = self.under_way();
         let changes = uploads::unpack(self.unpacking(), id, vec![chunks]).await?;
         let sender = PeerId::new(sender).map_err(|error| Problem::Internal(error.to_string()))?;
         let (answer, answered) = oneshot::channel();
@@ -358,6 +359,7 @@ impl Hub {
         id: DocumentId,
         look: impl FnOnce(&Materialised) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
+        let _under_way = self.under_way();
         let (answer, answered) = oneshot::channel();
         let look = move |document: Result<&Materialised, &Trouble>| {
             let seen = match document {
@@ -379,6 +381,7 @@ impl Hub {
         id: DocumentId,
         request: EditRequest,
     ) -> Result<Edited, Problem> {
+        let _under_way = self.under_way();
         let (answer, answered) = oneshot::channel();
         let job = Job::Edit(Box::new(EditJob { request, answer }));
         // Without a task to take it there is no answer either.

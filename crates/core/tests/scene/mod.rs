@@ -1,7 +1,5 @@
 //! A server without a network, and stock clients that say and hear what the test tells them to.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
