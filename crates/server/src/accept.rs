@@ -94,13 +94,14 @@ impl Door {
         let (asking, asked) = oneshot::channel();
         let asking = Cell::new(Some(asking));
         let activity = stream.activity();
+        let shown = activity.clone();
         let router = TowerToHyperService::new(self.router.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             if let Some(asking) = asking.take() {
                 // Fails only if the socket is being closed.
                 let _ = asking.send(());
             }
-            request.extensions_mut().insert(activity.clone());
+            request.extensions_mut().insert(shown.clone());
             router.call(request).map(|answered| answered.map(last_answer))
         });
         let http = http1::Builder::new()
@@ -121,8 +122,14 @@ impl Door {
             return self.hub.metrics().sockets_given_up.increment(1);
         }
         let _under_way = self.hub.under_way();
-        // An answer that nobody reads is not waited for. What is wrong with a socket is of interest to nobody here.
-        let _ = timeout(ANSWER_TIMEOUT, http).await;
+        // An answer that nobody reads is not waited for, nor one without an end, of which nothing goes out any more. What is wrong with a socket is of interest to nobody here.
+        let mut written = activity.written();
+        while timeout(ANSWER_TIMEOUT, &mut http).await.is_err() {
+            let before = std::mem::replace(&mut written, activity.written());
+            if !activity.is_stream() || written == before {
+                return;
+            }
+        }
     }
 }
 

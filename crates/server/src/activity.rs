@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use axum::extract::FromRequestParts;
@@ -26,6 +26,8 @@ struct Counts {
     counts_frames: bool,
     read: AtomicU64,
     written: AtomicU64,
+    /// The answer has no end.
+    is_stream: AtomicBool,
 }
 
 impl Activity {
@@ -54,6 +56,16 @@ impl Activity {
         if self.0.counts_frames {
             self.0.written.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The answer goes on and on. It says something now and then, also if there is nothing to say.
+    pub(crate) fn be_stream(&self) {
+        self.0.is_stream.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is such an answer.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.0.is_stream.load(Ordering::Relaxed)
     }
 }
 

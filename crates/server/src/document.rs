@@ -30,6 +30,7 @@ use crate::compaction::Outcome;
 use crate::config::CheckChanges;
 use crate::copies::{self, CatchUp};
 use crate::envelope::{Envelope, Payload, Protocol};
+use crate::events::Told;
 use crate::full_check::{AppendError, FullCheck};
 use crate::hub::Hub;
 use crate::limits::{BATCH, BLANK_IDLE_AFTER, COVER_INLINE_MAX, REFUSED_CHECK_INTERVAL};
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Have { connection: ConnectionId, query: u64, hashes: Vec<ChangeHash>, taken: Taken },
     /// How the document is now.
     State(oneshot::Sender<State>),
+    /// The durable heads, when all that is on its way to disk now has got there.
+    Heads(oneshot::Sender<Told>),
     /// Something that needs the document with all its values.
     Job(Job),
     /// Changes that came in a request of their own. Answered when they are durable.
@@ -182,6 +185,8 @@ struct Task {
     ingests: Vec<Ingest>,
     /// Were judged, and wait for the appends that were on their way then.
     ingesting: VecDeque<Ingesting>,
+    /// Who waits to hear the heads, each for the appends that were on their way when he asked.
+    asked_heads: VecDeque<(AppendId, oneshot::Sender<Told>)>,
     /// At most one.
     bringing: FuturesUnordered<BoxFuture<'static, Result<Brought, String>>>,
     compaction: Compaction,
@@ -333,6 +338,7 @@ impl Task {
             unpacking: FuturesUnordered::new(),
             ingests: Vec::new(),
             ingesting: VecDeque::new(),
+            asked_heads: VecDeque::new(),
             bringing: FuturesUnordered::new(),
             compaction,
             records,
@@ -410,7 +416,21 @@ impl Task {
             self.carry_out();
             self.settle();
             self.answer_ingests();
+            self.answer_heads();
             self.tend_desk();
+        }
+    }
+
+    fn told(&self) -> Told {
+        Told { heads: self.document.heads().to_vec(), is_deleted: self.document.is_deleted() }
+    }
+
+    fn answer_heads(&mut self) {
+        while self.asked_heads.front().is_some_and(|(mark, _)| self.document.has_reached(*mark)) {
+            if let Some((_, answer)) = self.asked_heads.pop_front() {
+                // Whoever asked may be gone.
+                drop(answer.send(self.told()));
+            }
         }
     }
 
@@ -481,6 +501,7 @@ impl Task {
             if self.document.is_deleted() && !was_deleted {
                 self.deleted();
             }
+            self.hub.followers().tell(self.document.id(), || self.told());
             self.compact_if(false);
         }
     }
@@ -635,6 +656,7 @@ impl Task {
                 }
             }
             Command::State(answer) => drop(answer.send(self.state())),
+            Command::Heads(answer) => self.asked_heads.push_back((self.document.append_mark(), answer)),
             Command::Job(job) => self.take_job(job),
             Command::Ingest(ingest) => self.ingests.push(*ingest),
             Command::Compacted(Outcome::Stored(snapshot)) => self.compaction = Compaction::Stored(snapshot),

@@ -18,6 +18,7 @@ use crate::copies::Copies;
 use crate::document::{
     self, Command, EditJob, EditRequest, Edited, Handle, Ingest, Ingested, Job, Key, Start, State, Trouble,
 };
+use crate::events::Followers;
 use crate::http::Problem;
 use crate::idle::Idle;
 use crate::limits::{
@@ -70,6 +71,7 @@ pub(crate) struct Hub {
     small_ingest_room: Arc<Semaphore>,
     copies: Arc<Copies>,
     compactions: Compactions,
+    followers: Arc<Followers>,
     /// Of this process alone.
     actor_seed: [u8; 32],
     connections: AtomicUsize,
@@ -156,6 +158,7 @@ impl Hub {
             small_ingest_room: Arc::new(Semaphore::new(INGEST_SMALL_MAX)),
             copies,
             compactions,
+            followers: Arc::new(Followers::new()),
             actor_seed,
             connections: AtomicUsize::new(0),
             connection_ended: watch::Sender::new(()),
@@ -193,6 +196,16 @@ impl Hub {
     /// Documents as `automerge` holds them.
     pub(crate) fn copies(&self) -> &Arc<Copies> {
         &self.copies
+    }
+
+    /// Everybody who is told what happens to documents.
+    pub(crate) fn followers(&self) -> &Arc<Followers> {
+        &self.followers
+    }
+
+    /// Changes when all open documents are dropped, because the store failed or the server ends.
+    pub(crate) fn discarded(&self) -> watch::Receiver<()> {
+        self.discard.subscribe()
     }
 
     pub(crate) fn compactions(&self) -> &Compactions {

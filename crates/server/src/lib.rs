@@ -16,6 +16,7 @@ mod document;
 mod documents;
 mod embedded;
 mod envelope;
+mod events;
 mod full_check;
 mod http;
 mod hub;

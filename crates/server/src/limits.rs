@@ -82,6 +82,21 @@ pub(crate) const RETRY_AFTER_SECONDS: u32 = 1;
 /// Largest question whether changes are durable.
 pub(crate) const HAVE_BYTES_MAX: usize = 128 << 10;
 
+// Events.
+
+/// How many streams of events of single documents there may be.
+pub(crate) const DOCUMENT_STREAMS_MAX: usize = 4_096;
+/// How many streams of the events of all documents: each of them reads what happens from the store.
+pub(crate) const FEED_STREAMS_MAX: usize = 128;
+/// Documents of the feed that are looked at together.
+pub(crate) const FEED_PAGE: usize = 64;
+/// How long one who follows the feed waits before looking again: what happens meanwhile is found together.
+pub(crate) const FEED_PACE: Duration = Duration::from_millis(20);
+/// Larger patches are not told; whoever follows fetches the document.
+pub(crate) const EVENT_PATCHES_BYTES_MAX: usize = 1 << 20;
+/// How often a stream says that it is there, when there is nothing else to say.
+pub(crate) const EVENTS_KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 // Shutdown.
 
 /// A socket from which nothing came for so long is taken as read empty.
@@ -134,6 +149,7 @@ const _: () = {
     assert!(HAVE_BYTES_MAX > 70 * highwater_core::limits::HAVE_HASHES_MAX);
     // Less is refused by the HTTP library.
     assert!(REQUEST_HEAD_BYTES_MAX >= 8192);
+    assert!(2 * EVENTS_KEEP_ALIVE.as_millis() < ANSWER_TIMEOUT.as_millis());
     assert!(PROBE_TIMEOUT.as_millis() < ANSWER_TIMEOUT.as_millis());
     assert!(DRAIN_QUIET.as_millis() < DRAIN_READ_MAX.as_millis());
     assert!(RETRY_AFTER_MIN.as_millis() < RETRY_AFTER_MAX.as_millis());

@@ -1,6 +1,7 @@
 //! What can be asked about documents, and sent for them, over HTTP.
 
 mod edit;
+mod events;
 mod history;
 mod list;
 mod read;
@@ -40,6 +41,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hub>> {
         .routes(routes!(read::diff))
         .routes(routes!(history::history))
         .routes(routes!(history::changes, ingest))
+        .routes(routes!(events::document))
+        .routes(routes!(events::feed))
         .routes(routes!(change))
         .routes(routes!(have))
 }

@@ -28,6 +28,7 @@ use crate::hub::Hub;
     tags(
         (name = "documents", description = "Documents and what they hold"),
         (name = "changes", description = "The changes that documents are made of"),
+        (name = "events", description = "What changes, as it does"),
     ),
 )]
 struct Api;
@@ -142,7 +143,10 @@ const READ_PROBLEMS: [(u16, &str); 8] = [
     (410, "`deleted`: the document was deleted."),
     (422, "`too_deep`: nested so deep that it can be had as a file only."),
     (500, "`damaged`, `internal`: somebody must look at the server."),
-    (503, "`unavailable`: the store failed, or is being opened again."),
+    (
+        503,
+        "`unavailable`: the store failed, or is being opened again. `too_many_streams`: as many streams of events as may be are open.",
+    ),
 ];
 
 const BODY_PROBLEMS: [(u16, &str); 7] = [

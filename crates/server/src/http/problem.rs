@@ -66,6 +66,9 @@ pub(crate) enum Problem {
     /// The document does not have that change, or not yet.
     #[error("the change is not durable here")]
     NoSuchChange,
+    /// As many streams of events as may be are open.
+    #[error("too many streams of events are open")]
+    TooManyStreams,
     /// The document was deleted.
     #[error("the document was deleted")]
     Deleted,
@@ -171,7 +174,7 @@ impl Problem {
             }
             Self::Origin(_) => StatusCode::FORBIDDEN,
             Self::Store(StoreError::Damaged { .. }) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Store(_) | Self::TooManyStreams => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -185,6 +188,7 @@ impl Problem {
             Self::MediaType { .. } => "unsupported_media_type",
             Self::Exists => "exists",
             Self::Deleted => "deleted",
+            Self::TooManyStreams => "too_many_streams",
             Self::PreconditionFailed { .. } => "precondition_failed",
             Self::KeyReused => "idempotency_key_reused",
             Self::Edit(error) => match error.reason {
@@ -219,6 +223,7 @@ impl Problem {
             | Self::NoSuchDocument
             | Self::UnknownHeads(_)
             | Self::Unavailable
+            | Self::TooManyStreams
             | Self::Fault(PeerFault::TooManyOrphans) => true,
             Self::Store(error) => !matches!(error, StoreError::Damaged { .. }),
             _ => false,
@@ -264,7 +269,7 @@ impl Problem {
             Self::PreconditionFailed { heads } => {
                 HeaderValue::from_str(&etag(heads)).ok().map(|tag| (axum::http::header::ETAG, tag))
             }
-            Self::Unavailable | Self::Store(_) if self.is_retryable() => {
+            Self::Unavailable | Self::TooManyStreams | Self::Store(_) if self.is_retryable() => {
                 Some((RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS)))
             }
             _ => None,

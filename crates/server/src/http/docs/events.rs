@@ -1,0 +1,321 @@
+//! Server-sent events: what is durable, as it becomes so.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{CACHE_CONTROL, HeaderName};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::stream::{Stream, unfold};
+use highwater_core::{ChangeHash, DocumentId, Materialised};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep_until};
+use utoipa::IntoParams;
+
+use super::super::extract::{InPath, InQuery, heads as parse_heads};
+use super::super::openapi::{Id, ReadProblems};
+use super::super::problem::Problem;
+use crate::activity::Activity;
+use crate::envelope::hashes;
+use crate::events::{Changed, Following, Told};
+use crate::hub::{Hub, Phase, draining};
+use crate::limits::{ETAG_HEADS_MAX, EVENT_PATCHES_BYTES_MAX, EVENTS_KEEP_ALIVE, FEED_PACE, FEED_PAGE};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Keeps proxies from waiting until there is much to pass on.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// The id of an event that cannot be resumed from: too many heads for a header.
+const NO_RESUMING: &str = "-";
+
+/// What is told of a document.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DocumentEventsQuery {
+    /// What changed is told too, as patches.
+    #[serde(default)]
+    patches: bool,
+}
+
+/// How a stream is resumed.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "describes what is read elsewhere")]
+pub(super) struct ResumeHeader {
+    /// The id of the last event that the client has dealt with.
+    #[param(rename = "last-event-id", max_length = 8192)]
+    last_event_id: Option<String>,
+}
+
+/// Follows a document
+///
+/// Server-sent events. `heads` with `{"document", "heads"}` whenever the durable heads have changed; a client that is slow is told the newest ones, and not all that were between. The first one says how
+/// the document is, unless `Last-Event-ID` names these heads. With `patches=true` each has `from`, the heads that were told before, and `patches` from there; null if they are too large, or `from` is
+/// not known here: then the document is to be fetched. `deleted` with `{"document"}` is the last one.
+#[utoipa::path(get, path = "/v1/docs/{id}/events", tag = "events", params(Id, DocumentEventsQuery, ResumeHeader), responses(
+    (status = 200, description = "Events, without an end.", body = String, content_type = "text/event-stream"),
+    ReadProblems,
+))]
+pub(super) async fn document(
+    State(hub): State<Arc<Hub>>,
+    activity: Activity,
+    InPath(id): InPath,
+    InQuery(query): InQuery<DocumentEventsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let place = place(&hub.followers().document_places)?;
+    // Before it is looked at, so that nothing that happens then is missed.
+    let following = hub.followers().follow(id);
+    hub.existing(id).await?;
+    let told = match last_event_id(&headers) {
+        None => None,
+        Some(text) => parse_heads(text).ok().filter(|heads| !heads.is_empty()),
+    };
+    let events = DocumentEvents {
+        end: End::new(&hub, place),
+        hub,
+        id,
+        following,
+        told,
+        wants_patches: query.patches,
+        stage: Stage::First,
+    };
+    Ok(stream(&activity, unfold(events, DocumentEvents::next)))
+}
+
+/// Where to begin.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FeedQuery {
+    /// All that changed after this number (`changed` of a document, or 0 for all documents), without a `Last-Event-ID`. Without both, what happens from now on.
+    #[param(minimum = 0)]
+    after: Option<u64>,
+}
+
+/// Follows all documents
+///
+/// Server-sent events, in the order of the documents' last changes. First `start` with `{"changed"}`: all that changes after this number follows. Then `heads` with `{"document", "changed", "heads"}`, and
+/// `deleted` with `{"document", "changed"}`. What happened to a document while the client was away, or slow, is told once, with the newest heads; `heads` is null if the document cannot be read. The ids are the
+/// numbers: whoever resumes misses nothing. A number that this server never gave is taken as 0.
+#[utoipa::path(get, path = "/v1/events", tag = "events", params(FeedQuery, ResumeHeader), responses(
+    (status = 200, description = "Events, without an end.", body = String, content_type = "text/event-stream"),
+    ReadProblems,
+))]
+pub(super) async fn feed(
+    State(hub): State<Arc<Hub>>,
+    activity: Activity,
+    InQuery(query): InQuery<FeedQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let place = place(&hub.followers().feed_places)?;
+    let moved = hub.followers().feed();
+    let last = hub.store().last_changed().await?;
+    let asked = match last_event_id(&headers) {
+        Some(text) => Some(text.parse().unwrap_or(0)),
+        None => query.after,
+    };
+    // What another server gave out says nothing here.
+    let cursor = asked.map_or(last, |asked| if asked <= last { asked } else { 0 });
+    let end = End::new(&hub, place);
+    let events = FeedEvents {
+        end,
+        hub,
+        cursor,
+        moved,
+        page: VecDeque::new(),
+        next_look: Instant::now(),
+        is_first: true,
+    };
+    Ok(stream(&activity, unfold(events, FeedEvents::next)))
+}
+
+fn last_event_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok())
+}
+
+fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
+    places.clone().try_acquire_owned().map_err(|_| Problem::TooManyStreams)
+}
+
+fn stream(
+    activity: &Activity,
+    events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
+) -> Response {
+    activity.be_stream();
+    let keep_alive = KeepAlive::new().interval(EVENTS_KEEP_ALIVE);
+    let headers = [(CACHE_CONTROL, "no-store"), (ACCEL_BUFFERING, "no")];
+    (headers, Sse::new(events).keep_alive(keep_alive)).into_response()
+}
+
+/// What ends a stream: the server goes away, or its store failed. The client comes back, and resumes.
+struct End {
+    phase: watch::Receiver<Phase>,
+    discarded: watch::Receiver<()>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl End {
+    fn new(hub: &Hub, place: OwnedSemaphorePermit) -> Self {
+        Self { phase: hub.phase(), discarded: hub.discarded(), _place: place }
+    }
+
+    /// What comes of it, unless the stream ends before.
+    async fn or<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            () = draining(&mut self.phase) => None,
+            _ = self.discarded.changed() => None,
+            value = future => Some(value),
+        }
+    }
+}
+
+type Next<T> = Option<(Result<Event, Infallible>, T)>;
+
+struct DocumentEvents {
+    hub: Arc<Hub>,
+    id: DocumentId,
+    end: End,
+    following: Following,
+    /// The heads that the client knows.
+    told: Option<Vec<ChangeHash>>,
+    wants_patches: bool,
+    stage: Stage,
+}
+
+#[derive(PartialEq, Eq)]
+enum Stage {
+    First,
+    Following,
+    Over,
+}
+
+#[derive(Serialize)]
+struct HeadsOfDocument<'a> {
+    document: String,
+    heads: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patches: Option<Option<&'a RawValue>>,
+}
+
+impl DocumentEvents {
+    async fn next(mut self) -> Next<Self> {
+        loop {
+            let now = match self.stage {
+                Stage::Over => return None,
+                Stage::First => self.end.or(self.hub.told(self.id)).await?.ok()?,
+                Stage::Following => self.end.or(self.following.changed()).await??,
+            };
+            self.stage = Stage::Following;
+            if now.is_deleted {
+                return Some((Ok(self.deleted()), self));
+            }
+            if self.told.as_ref() == Some(&now.heads) {
+                continue;
+            }
+            let event =
+                if self.wants_patches { self.patches(now).await? } else { Some(self.heads(now.heads, None)) };
+            if let Some(event) = event {
+                return Some((Ok(event), self));
+            }
+        }
+    }
+
+    fn deleted(&mut self) -> Event {
+        self.stage = Stage::Over;
+        Event::default().event("deleted").data(json!({ "document": self.id.to_string() }).to_string())
+    }
+
+    fn heads(&mut self, heads: Vec<ChangeHash>, patches: Option<Option<&RawValue>>) -> Event {
+        let from = self.told.take().unwrap_or_default();
+        let data = HeadsOfDocument {
+            document: self.id.to_string(),
+            heads: hashes(&heads),
+            from: patches.is_some().then(|| hashes(&from)),
+            patches,
+        };
+        let id =
+            if heads.len() <= ETAG_HEADS_MAX { hashes(&heads).join(",") } else { NO_RESUMING.to_owned() };
+        self.told = Some(heads);
+        // Texts become JSON in any case.
+        let data = serde_json::to_string(&data).unwrap_or_default();
+        Event::default().event("heads").id(id).data(data)
+    }
+
+    /// The event with what differs between what the client knows and what the document is by now. `Some(None)` if that is nothing, `None` if the stream ends.
+    async fn patches(&mut self, now: Told) -> Option<Option<Event>> {
+        let from = self.told.clone().unwrap_or_default();
+        let look = move |document: &Materialised| Ok((document.heads(), diff(document, &from)));
+        match self.end.or(self.hub.read(self.id, look)).await? {
+            Ok((heads, _)) if self.told.as_ref() == Some(&heads) => Some(None),
+            Ok((heads, patches)) => Some(Some(self.heads(heads, Some(patches.as_deref())))),
+            Err(Problem::Deleted) => Some(Some(self.deleted())),
+            // It cannot be had with its values.
+            Err(Problem::Internal(_)) => Some(Some(self.heads(now.heads, Some(None)))),
+            Err(_) => None,
+        }
+    }
+}
+
+/// What makes the document as it is now of what it was, if that is known and not too large.
+fn diff(document: &Materialised, from: &[ChangeHash]) -> Option<Box<RawValue>> {
+    let patches = document.diff(from, &document.heads()).ok()?;
+    let text = serde_json::to_string(&patches).ok()?;
+    if text.len() > EVENT_PATCHES_BYTES_MAX {
+        return None;
+    }
+    RawValue::from_string(text).ok()
+}
+
+struct FeedEvents {
+    hub: Arc<Hub>,
+    end: End,
+    cursor: u64,
+    moved: watch::Receiver<u64>,
+    page: VecDeque<Changed>,
+    /// Not before this: many small looks would cost more than a few.
+    next_look: Instant,
+    is_first: bool,
+}
+
+impl FeedEvents {
+    async fn next(mut self) -> Next<Self> {
+        if std::mem::take(&mut self.is_first) {
+            let data = json!({ "changed": self.cursor }).to_string();
+            let event = Event::default().event("start").id(self.cursor.to_string()).data(data);
+            return Some((Ok(event), self));
+        }
+        loop {
+            if let Some(changed) = self.page.pop_front() {
+                self.cursor = changed.entry.changed;
+                return Some((Ok(feed_event(&changed)), self));
+            }
+            self.end.or(sleep_until(self.next_look)).await?;
+            self.next_look = Instant::now() + FEED_PACE;
+            self.moved.borrow_and_update();
+            self.page = self.end.or(self.hub.changed(self.cursor, FEED_PAGE)).await?.ok()?.into();
+            if self.page.is_empty() {
+                self.end.or(self.moved.changed()).await?.ok()?;
+            }
+        }
+    }
+}
+
+fn feed_event(changed: &Changed) -> Event {
+    let Changed { entry, heads } = changed;
+    let (id, number) = (entry.id.to_string(), entry.changed);
+    let event = Event::default().id(number.to_string());
+    if entry.is_deleted {
+        return event.event("deleted").data(json!({ "document": id, "changed": number }).to_string());
+    }
+    let heads = heads.as_deref().map(hashes);
+    event.event("heads").data(json!({ "document": id, "changed": number, "heads": heads }).to_string())
+}
