@@ -1,7 +1,7 @@
 //! Following a document.
 
 use std::io::{BufRead, BufReader, Read};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -147,8 +147,5 @@ fn lines(body: impl Read + Send + 'static) -> Receiver<String> {
 
 /// The next line; `None` if the server is gone, or must be.
 fn next(lines: &Receiver<String>) -> Option<String> {
-    match lines.recv_timeout(SILENCE_MAX) {
-        Ok(line) => Some(line),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
+    lines.recv_timeout(SILENCE_MAX).ok()
 }
