@@ -32,7 +32,7 @@ pub(super) struct ListQuery {
     prefix: Option<String>,
     /// Only documents that changed after this number (`changed` of a document, or 0), in the order in which they last did; not together with `after` and `prefix`.
     #[serde(rename = "changed-since")]
-    #[param(rename = "changed-since", minimum = 0)]
+    #[param(rename = "changed-since", minimum = 0, format = "uint64")]
     changed_since: Option<u64>,
 }
 
