@@ -308,7 +308,7 @@ fn check_outgoing(document: DocumentId, outgoing: Outgoing) {
             assert_eq!(sync::Message::decode(data.clone()).map(|read| read.heads), Ok(message.heads));
             Body::Sync { document, data }
         }
-        Outgoing::Unavailable => Body::DocUnavailable { document },
+        Outgoing::Unavailable | Outgoing::Deleted => Body::DocUnavailable { document },
         Outgoing::Ephemeral { ephemeral, .. } => Body::Ephemeral(ephemeral),
         Outgoing::RemoteHeads(heads) => Body::RemoteHeadsChanged { document, heads: finite(heads) },
         Outgoing::Rejected(changes) => Body::Rejected { document, changes },

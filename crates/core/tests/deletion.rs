@@ -1,5 +1,6 @@
 //! Deleting a document: nothing is said of it before it is durable, and nothing else after.
 
+#[allow(dead_code, reason = "each test file uses its part")]
 mod scene;
 
 use automerge::AutoCommit;

@@ -574,17 +574,18 @@ impl Task {
         attached.chain(waiting).for_each(|outbox| outbox.close(CloseReason::DocumentReopened { document }));
     }
 
+    fn attach(&mut self, connection: ConnectionId, attachment: Attachment) {
+        let Attachment { info, outbox, protocol } = attachment;
+        let peer = info.peer.clone();
+        self.must_go = false;
+        self.hub.is_used(self.document.id());
+        self.attached.insert(connection, Attached { peer, outbox, protocol, is_leaving: false });
+        self.document.attach(connection, info);
+    }
+
     fn handle(&mut self, command: Command) {
         match command {
-            Command::Attach(connection, attachment) => {
-                let Attachment { info, outbox, protocol } = *attachment;
-                let peer = info.peer.clone();
-                self.must_go = false;
-                self.hub.is_used(self.document.id());
-                let attached = Attached { peer, outbox, protocol, is_leaving: false };
-                self.attached.insert(connection, attached);
-                self.document.attach(connection, info);
-            }
+            Command::Attach(connection, attachment) => self.attach(connection, *attachment),
             Command::Detach(connection) => {
                 self.document.detach(connection);
                 self.attached.remove(&connection);

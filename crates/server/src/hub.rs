@@ -343,15 +343,6 @@ impl Hub {
         if state.is_deleted { Err(Problem::Deleted) } else { Ok(state) }
     }
 
-    /// Deletes a document, whatever it is like. `false` if it does not exist, or was deleted before. Resolves when that is durable.
-    pub(crate) async fn delete(self: &Arc<Self>, id: DocumentId) -> Result<bool, Problem> {
-        match self.edit(id, EditRequest::delete()).await {
-            Ok(_) => Ok(true),
-            Err(Problem::NoSuchDocument | Problem::Deleted) => Ok(false),
-            Err(problem) => Err(problem),
-        }
-    }
-
     /// Looks at a document with all its values, as it is now.
     pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,

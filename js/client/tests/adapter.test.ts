@@ -190,10 +190,11 @@ describe("an outbox whose store never answers", () => {
     const handle = repo.create<any>({ n: 0 })
     await pass(15_000)
     expect(server.hashes(handle.documentId).size).toBe(1)
-    let isClosed = false
-    void adapter.close({ timeout: 5000 }).then(() => (isClosed = true))
+    const closing = adapter.close({ timeout: 5000 }).catch(error => error)
     await pass(10_000)
-    expect(isClosed).toBe(true)
+    // Nobody knows whether an earlier session left something.
+    expect(await closing).toMatchObject({ reason: "outbox", documents: [], cause: adapter.outboxError })
+    expect(adapter.outboxError).toBeInstanceOf(Error)
   })
 })
 
@@ -238,6 +239,24 @@ describe("the connection", () => {
     adapter.on("peer-disconnected", () => lost++)
     await pass(600_000)
     expect([lost, adapter.state]).toEqual([0, "open"])
+  })
+
+  it("tells what becomes of it to those who want to know", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter } = participant(server)
+    const heard: string[] = []
+    const undo = adapter.onStateChange(state => heard.push(`${state} ${adapter.state}`))
+    await pass(100)
+    server.closeAll(1013)
+    await pass(2000)
+    server.closeAll(4409)
+    await pass(100)
+    const first = ["connecting connecting", "open open"]
+    expect(heard).toEqual([...first, "waiting waiting", "connecting connecting", "open open", "stopped stopped"])
+    undo()
+    adapter.disconnect()
+    expect(heard).toHaveLength(6)
   })
 
   it("comes back at once when the network is back", async () => {

@@ -313,6 +313,7 @@ impl<D: Disk> Hub<D> {
                 let heads: Vec<_> = entries.iter().flat_map(|entry| entry.heads.iter().copied()).collect();
                 self.tell("remote heads", &heads)
             }
+            Outgoing::Deleted => Err("nothing is deleted here".to_owned()),
             Outgoing::Ephemeral { .. } | Outgoing::Rejected(_) => Ok(()),
         }
     }

@@ -262,6 +262,7 @@ impl<D: Disk> World<D> {
                 }
                 Outgoing::Unavailable if !peer.is_asking => return Err("unavailable, unasked".to_owned()),
                 Outgoing::Unavailable => peer.is_asking = false,
+                Outgoing::Deleted => return Err("deleted, by nobody".to_owned()),
                 Outgoing::Ephemeral { .. } | Outgoing::RemoteHeads(_) | Outgoing::Rejected(_) => {}
             }
         }

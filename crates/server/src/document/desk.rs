@@ -82,21 +82,6 @@ pub(crate) enum Work {
     Delete,
 }
 
-impl EditRequest {
-    /// Deletes a document, whatever it is like.
-    pub(crate) fn delete() -> Self {
-        Self {
-            work: Work::Delete,
-            message: None,
-            precondition: Precondition::None,
-            creates: false,
-            key: None,
-            wants_value: false,
-            _room: None,
-        }
-    }
-}
-
 /// What must be so for an edit to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Precondition {

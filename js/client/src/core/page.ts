@@ -24,12 +24,12 @@ export class PartingPost {
     this.#token = token
   }
 
-  /** Posts what the server has not called durable, oldest first, as far as there is room. */
+  /** Posts what the server has not called durable and not refused, oldest first, as far as there is room. */
   post(): void {
     const { fetch } = this.#environment
     if (!fetch) return
-    for (const { documentId, pending } of this.#tracker.documents) {
-      const changes = this.#fitting(pending.values())
+    for (const { documentId, hopeful } of this.#tracker.documents) {
+      const changes = this.#fitting(hopeful)
       if (changes.length > 0) void this.#postOne(fetch, documentId, changes)
     }
   }
