@@ -8,8 +8,10 @@ use std::time::Duration;
 use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{AutomergeError, ROOT, ReadDoc};
 use common::*;
-use highwater_client::{ChangeError, SaveState, UnsavedReason};
+use highwater_client::{ChangeError, OpenError, SaveState, UnsavedReason};
 use highwater_storage::{FaultyStore, MemoryStore, Pace};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 async fn memory_server() -> TestServer {
     TestServer::start(Arc::new(MemoryStore::new())).await
@@ -238,4 +240,49 @@ async fn what_threads_change_while_the_client_is_closed_is_saved_or_refused() {
             assert_eq!(found.is_saved(hash).await, Ok(true));
         }
     }
+}
+
+/// A request over HTTP; its status.
+async fn http(server: &TestServer, request: &str, kind: &str, body: &str) -> u16 {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let length = body.len();
+    let head = format!(
+        "{request} HTTP/1.1\r\nhost: test\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer[9..12].parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_a_backend_patches_over_http_is_heard() {
+    let server = memory_server().await;
+    let one = client(server.url()).await;
+    let document = one.create().unwrap();
+    set(&document, "n", 0);
+    document.wait_durable(PATIENCE).await.unwrap();
+    let mut watch = document.watch();
+    let request = format!("PATCH /v1/docs/{}", document.id());
+    assert_eq!(http(&server, &request, "application/merge-patch+json", r#"{"patched": 7}"#).await, 200);
+    let heads = tokio::time::timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+    assert_eq!((get(&document, "patched"), document.is_saved(heads[0]).await), (Some(7), Ok(true)));
+}
+
+#[tokio::test]
+async fn a_change_of_a_document_that_was_deleted_is_rejected_and_it_is_not_opened_again() {
+    let server = memory_server().await;
+    let one = client(server.url()).await;
+    let document = one.create().unwrap();
+    set(&document, "n", 0);
+    document.wait_durable(PATIENCE).await.unwrap();
+    let status = http(&server, &format!("DELETE /v1/docs/{}", document.id()), "text/plain", "").await;
+    assert!((200..300).contains(&status), "{status}");
+    let hash = set(&document, "n", 1);
+    let error = document.wait_durable(PATIENCE).await.unwrap_err();
+    assert_eq!(error.reason, UnsavedReason::Rejected);
+    let [rejected] = &error.documents[0].rejected[..] else { panic!("{error:?}") };
+    assert_eq!((rejected.hash, rejected.reason.as_str()), (hash, "the document was deleted"));
+    let opened = client(server.url()).await.open(document.id()).await;
+    assert_eq!(opened.unwrap_err(), OpenError::Unavailable(document.id()));
 }
