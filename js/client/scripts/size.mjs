@@ -6,7 +6,7 @@ import { build } from "esbuild"
 
 const BUDGET_BYTES = {
   "dist/index.js": 11_900,
-  "dist/plain/index.js": 12_400,
+  "dist/plain/index.js": 12_500,
   "dist/react/index.js": 1_000,
   "dist/node/index.js": 1_200,
 }
