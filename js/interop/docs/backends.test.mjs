@@ -61,7 +61,7 @@ describe(DOCUMENT, () => {
 
   /** Runs a command in a shell that knows what earlier ones have exported. */
   function runCommand(command) {
-    const script = `. ./environment\nset -eo pipefail\n${command}\nexport -p > ./environment\n`
+    const script = `. ./environment\nset -e\n${command}\nexport -p > ./environment\n`
     return runHere("bash", ["-c", script])
   }
 
