@@ -37,7 +37,7 @@ const PARTS: [Part; 5] = [
         checks: "",
         has_real_documents: true,
         seconds: 0,
-        seconds_full: 300,
+        seconds_full: 180,
     },
     // Reading and deleting.
     Part {
@@ -51,7 +51,7 @@ const PARTS: [Part; 5] = [
         checks: "",
         has_real_documents: true,
         seconds: 15,
-        seconds_full: 300,
+        seconds_full: 180,
     },
     // One request after the other, with what was answered.
     Part {
@@ -59,7 +59,7 @@ const PARTS: [Part; 5] = [
         checks: "",
         has_real_documents: true,
         seconds: 15,
-        seconds_full: 300,
+        seconds_full: 180,
     },
     // Edits, and changes that are damaged.
     Part {
@@ -73,7 +73,7 @@ const PARTS: [Part; 5] = [
         checks: "",
         has_real_documents: true,
         seconds: 15,
-        seconds_full: 300,
+        seconds_full: 180,
     },
     // Requests that the description forbids.
     Part {
@@ -81,7 +81,7 @@ const PARTS: [Part; 5] = [
         checks: ",negative_data_rejection",
         has_real_documents: false,
         seconds: 15,
-        seconds_full: 300,
+        seconds_full: 180,
     },
 ];
 
