@@ -21,6 +21,8 @@ const COMMAND_MS = 60_000
 const blocks = blocksOf(await readFile(join(root, DOCUMENT), "utf8"))
 const hasPython = spawnSync("python3", ["-c", "import sys; sys.exit(sys.version_info < (3, 8))"]).status === 0
 const needsPython = ({ kind, text }) => kind === "command" && /\bpython3\b/.test(text)
+/** What comes after a program that was left out is run as well, but what it answers may be something else. */
+const leftOutAt = hasPython ? Infinity : blocks.findIndex(needsPython)
 
 describe(DOCUMENT, () => {
   let folder, server
@@ -41,13 +43,13 @@ describe(DOCUMENT, () => {
     await rm(folder, { recursive: true, force: true, maxRetries: 5 })
   })
 
-  for (const block of blocks) {
+  for (const [at, block] of blocks.entries()) {
     const { kind, line, name, text } = block
     test.skipIf(needsPython(block) && !hasPython)(`line ${line}: ${name ?? text.split("\n", 1)[0]}`, async () => {
       const here = text.replaceAll(SHOWN_ADDRESS, `127.0.0.1:${server.port}`)
       if (kind === "program") return writeFile(join(folder, name), here)
       const output = kind === "rust" ? await runRust(block) : await runCommand(here)
-      if (block.answer) check(block.answer, output)
+      if (block.answer && at < leftOutAt) check(block.answer, output)
     })
   }
 
@@ -61,7 +63,7 @@ describe(DOCUMENT, () => {
 
   /** Runs a command in a shell that knows what earlier ones have exported. */
   function runCommand(command) {
-    const script = `. ./environment\nset -eo pipefail\n${command}\nexport -p > ./environment\n`
+    const script = `. ./environment\nset -e\n${command}\nexport -p > ./environment\n`
     return runHere("bash", ["-c", script])
   }
 

@@ -8,8 +8,8 @@ const ANSWERS = ["json", "text"]
 const KINDS = { sh: "command", js: "program", python: "program", rust: "rust" }
 
 /**
- * The blocks of a document: `{ kind, line, text, name, answer }`. A block of JSON or text is the answer of the command right before it. Blocks without a language are
- * for reading only.
+ * The blocks of a document: `{ kind, line, text, name, answer }`. A block of JSON or text is the answer of the command right before it. Nothing is for reading
+ * only.
  */
 export function blocksOf(markdown) {
   const blocks = []
@@ -25,7 +25,7 @@ export function blocksOf(markdown) {
       if (last.kind !== "command" && !name) throw new Error(`line ${line}: the first line of a program has its name`)
       last.name = name
       blocks.push(last)
-    } else if (language !== "") throw new Error(`line ${line}: nothing is known of blocks of ${language}`)
+    } else throw new Error(`line ${line}: nothing is known of blocks of "${language}"`)
   }
   return blocks
 }
