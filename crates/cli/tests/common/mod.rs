@@ -3,6 +3,8 @@
 // Every test file has its own copy of this module, and none uses all of it.
 #![allow(dead_code)]
 
+pub(crate) mod http;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -71,10 +73,14 @@ impl Server {
         self.line[start..].split_whitespace().next().unwrap().to_owned()
     }
 
-    /// Where it listens: a socket to it, connected.
+    /// Where it listens.
+    pub(crate) fn address(&self) -> String {
+        self.url().trim_start_matches("ws://").trim_end_matches('/').to_owned()
+    }
+
+    /// A socket to it, connected.
     pub(crate) fn connect(&self) -> TcpStream {
-        let url = self.url();
-        let address = url.trim_start_matches("ws://").trim_end_matches('/');
+        let address = self.address();
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream
