@@ -3,9 +3,9 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Child, ChildStdout, Output, Stdio};
 
 use common::{Server, highwater, stderr, stdout};
 use serde_json::{Value, json};
@@ -214,6 +214,73 @@ fn a_server_that_is_not_there_and_a_folder_that_is_taken() {
     let gone = highwater(place.path()).args(["doc", "list"]).env("HIGHWATER_SERVER", &url).output().unwrap();
     assert_eq!(gone.status.code(), Some(5));
     assert!(stderr(&gone).contains(&url) && stderr(&gone).contains("highwater serve"), "{}", stderr(&gone));
+}
+
+/// A `watch` that runs.
+struct Watching {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Watching {
+    fn start(place: &Place, arguments: &[&str]) -> Self {
+        let mut command = highwater(place.path());
+        command.args(["doc", "watch", ID, "--json"]).args(arguments).args(&place.target);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+
+    fn ended(self) -> Output {
+        self.child.wait_with_output().unwrap()
+    }
+}
+
+#[test]
+fn a_document_is_watched_over_a_restart_until_it_is_deleted() {
+    // A port that was just given back, to come back to.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let serve = ["serve", "--listen", &address, "--data-dir", "data"];
+        Server::spawn(highwater(folder.path()).args(serve))
+    };
+    let mut server = start();
+    let target = ["--server".to_owned(), format!("http://{address}")];
+    let place = Place { target, folder: tempfile::tempdir().unwrap(), _server: None };
+    assert!(place.fails(&["watch", ID], 3).contains("(no_such_document)"));
+    place.run_with(&["put", ID], br#"{ "text": "a" }"#, &[]);
+    let mut watching = Watching::start(&place, &["--limit", "3"]);
+    let mut with_patches = Watching::start(&place, &["--patches"]);
+    let first = watching.next();
+    assert_eq!(
+        (&first["event"], &first["heads"]),
+        (&json!("heads"), &place.json(&["get", ID, "--heads"])["heads"])
+    );
+    assert_eq!(with_patches.next()["heads"], first["heads"]);
+    let second = place.json(&["patch", ID, r#"{"text":"ab"}"#]);
+    assert_eq!(watching.next()["heads"], second["heads"]);
+    let patched = with_patches.next();
+    assert_eq!((&patched["from"], &patched["heads"]), (&first["heads"], &second["heads"]));
+    assert_eq!(patched["patches"], json!([{ "action": "splice", "path": "/text/1", "value": "b" }]));
+
+    server.kill();
+    server = start();
+    let third = place.json(&["patch", ID, r#"{"text":"abc"}"#]);
+    assert_eq!(watching.next()["heads"], third["heads"]);
+    assert_eq!(watching.ended().status.code(), Some(0));
+    let patched = with_patches.next();
+    assert_eq!((&patched["from"], &patched["heads"]), (&second["heads"], &third["heads"]));
+    place.ok(&["rm", ID, "--yes"]);
+    assert_eq!(with_patches.next()["event"], "deleted");
+    let ended = with_patches.ended();
+    assert_eq!(ended.status.code(), Some(3), "{}", stderr(&ended));
+    drop(server);
+    assert!(Place::folder().fails(&["watch", ID], 2).contains("--server"));
 }
 
 #[cfg(unix)]

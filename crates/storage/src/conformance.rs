@@ -19,7 +19,10 @@ use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
 use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotIndex, SnapshotInfo};
 
-use crate::store::{Found, ListDocuments, Note, Store, StoreError, StoredAnswer, StoredDocument};
+use crate::store::{
+    Deliveries, Delivery, DeliveryState, Found, ListDocuments, Note, Store, StoreError, StoredAnswer,
+    StoredDocument,
+};
 
 /// Runs the whole suite. `open` opens one and the same place each time, which is empty at first; each case closes it before the
 /// next one opens it.
@@ -51,6 +54,7 @@ pub async fn run(open: impl Fn() -> Arc<dyn Store>) {
     the_feed_is_in_the_order_of_last_changes(&open).await;
     whoever_follows_the_feed_misses_nothing(&open).await;
     documents_are_listed_within_ranges(&open).await;
+    who_is_told_of_changes_goes_on_where_he_was(&open).await;
     probing_succeeds(&open).await;
     closing_waits_and_then_refuses(&open).await;
 }
@@ -584,6 +588,53 @@ async fn documents_are_listed_within_ranges(open: Open<'_>) {
     close(name, store).await;
 }
 
+async fn who_is_told_of_changes_goes_on_where_he_was(open: Open<'_>) {
+    let name = "who_is_told_of_changes_goes_on_where_he_was";
+    let id = |number| document(24, number);
+    let delivery = |number: u64, state| Delivery {
+        document: id(number),
+        told: (number > 0).then(|| vec![hash(number)]),
+        changed: number,
+        state,
+        attempts: number as u32,
+        error: "out of order".into(),
+    };
+    let store = open();
+    let hook = || "hook".to_owned();
+    assert_eq!(expect(name, store.progress(hook()).await), None, "{name}");
+    for number in 0..5 {
+        append(name, &store, id(number), vec![change(0)]).await;
+    }
+    let all = vec![
+        delivery(0, DeliveryState::Waits(30)),
+        delivery(1, DeliveryState::Waits(10)),
+        delivery(2, DeliveryState::Dead),
+        delivery(3, DeliveryState::Done),
+        delivery(99, DeliveryState::Dead),
+    ];
+    expect(name, store.put_progress(hook(), Some(7), all.clone()).await);
+    expect(name, store.put_progress("another".into(), None, vec![delivery(4, DeliveryState::Dead)]).await);
+    close(name, store).await;
+    let store = open();
+    assert_eq!(expect(name, store.progress(hook()).await), Some(7), "{name}");
+    assert_eq!(expect(name, store.progress("another".into()).await), Some(0), "{name}");
+    let find = async |which| expect(name, store.deliveries(hook(), which).await);
+    let mut of = find(Deliveries::Of((0..6).map(id).collect())).await;
+    of.sort_by_key(|delivery| delivery.document);
+    assert_eq!(of, all[..4], "{name}");
+    let due = |by_ms, limit| Deliveries::Due { by_ms, limit };
+    assert_eq!(find(due(i64::MAX, 9)).await, [all[1].clone(), all[0].clone()], "{name}");
+    assert_eq!(find(due(29, 9)).await, [all[1].clone()], "{name}");
+    assert_eq!(find(due(i64::MAX, 1)).await, [all[1].clone()], "{name}");
+    assert_eq!(find(due(9, 9)).await, [], "{name}");
+    assert_eq!(find(Deliveries::Dead(9)).await, [all[2].clone()], "{name}");
+    expect(name, store.put_progress(hook(), None, vec![delivery(2, DeliveryState::Waits(5))]).await);
+    assert_eq!(find(Deliveries::Dead(9)).await, [], "{name}");
+    assert_eq!(find(due(29, 9)).await.len(), 2, "{name}");
+    assert_eq!(expect(name, store.progress(hook()).await), Some(7), "{name}");
+    close(name, store).await;
+}
+
 async fn probing_succeeds(open: Open<'_>) {
     let store = open();
     for _ in 0..3 {
@@ -608,6 +659,9 @@ async fn closing_waits_and_then_refuses(open: Open<'_>) {
     assert_closed(name, store.documents(ListDocuments::with_prefix("", 1)).await);
     assert_closed(name, store.changed(0, 1).await);
     assert_closed(name, store.last_changed().await);
+    assert_closed(name, store.progress("hook".into()).await);
+    assert_closed(name, store.put_progress("hook".into(), None, Vec::new()).await);
+    assert_closed(name, store.deliveries("hook".into(), Deliveries::Dead(1)).await);
     assert_closed(name, store.load_snapshot(id).await);
     assert_closed(name, store.put_snapshot(id, snapshot(1, 10)).await);
     assert_closed(name, store.put_note(id, Note::Closed { records: 0, changes: 0, heads: Vec::new() }).await);

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 
 use crate::memory::Image;
 use crate::store::{
-    DocumentEntry, Found, Identity, ListDocuments, Note, Store, StoreError, StoreFuture, StoredAnswer,
-    StoredDocument,
+    Deliveries, Delivery, DocumentEntry, Found, Identity, ListDocuments, Note, Store, StoreError,
+    StoreFuture, StoredAnswer, StoredDocument,
 };
 
 /// When an append becomes durable, if nothing is wrong.
@@ -94,6 +94,7 @@ enum Write {
     Append { records: Vec<Record>, at_ms: i64 },
     Snapshot(Box<Snapshot>),
     Note(Note),
+    Progress { name: String, cursor: Option<u64>, deliveries: Vec<Delivery> },
 }
 
 impl Write {
@@ -103,6 +104,7 @@ impl Write {
             Self::Append { records, at_ms } => image.append(document, records, at_ms),
             Self::Snapshot(snapshot) => return image.put_snapshot(document, *snapshot),
             Self::Note(note) => image.put_note(document, note),
+            Self::Progress { name, cursor, deliveries } => image.put_progress(name, cursor, deliveries),
         }
         Ok(())
     }
@@ -440,6 +442,20 @@ impl Store for FaultyStore {
 
     fn last_changed(&self) -> StoreFuture<u64> {
         self.read(Image::last_changed)
+    }
+
+    fn progress(&self, name: String) -> StoreFuture<Option<u64>> {
+        self.read(|durable| durable.progress(&name))
+    }
+
+    fn put_progress(&self, name: String, cursor: Option<u64>, deliveries: Vec<Delivery>) -> StoreFuture<()> {
+        // Of no document.
+        let none = DocumentId::from_bytes([0; 16]);
+        self.write(|_| Work::Write(none, Write::Progress { name, cursor, deliveries }))
+    }
+
+    fn deliveries(&self, name: String, which: Deliveries) -> StoreFuture<Vec<Delivery>> {
+        self.read(|durable| durable.deliveries(&name, &which))
     }
 
     fn probe(&self) -> StoreFuture<()> {

@@ -14,6 +14,6 @@ pub use faulty::{FaultyStore, Pace};
 pub use memory::MemoryStore;
 pub use sqlite::{CheckEvent, CheckedDocument, DamagedRow, ReadOnlyStore, SqliteStore};
 pub use store::{
-    ANSWER_KEPT_MS, DocumentEntry, Found, Identity, ListDocuments, Note, QuarantinedChange, Store,
-    StoreError, StoreFuture, StoredAnswer, StoredDocument,
+    ANSWER_KEPT_MS, Deliveries, Delivery, DeliveryState, DocumentEntry, Found, Identity, ListDocuments, Note,
+    QuarantinedChange, Store, StoreError, StoreFuture, StoredAnswer, StoredDocument,
 };

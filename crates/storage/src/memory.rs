@@ -12,8 +12,8 @@ use highwater_core::change::Change;
 use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotIndex};
 
 use crate::store::{
-    ANSWER_KEPT_MS, DocumentEntry, Found, Identity, ListDocuments, Note, QuarantinedChange, Store,
-    StoreError, StoreFuture, StoredAnswer, StoredDocument,
+    ANSWER_KEPT_MS, Deliveries, Delivery, DeliveryState, DocumentEntry, Found, Identity, ListDocuments, Note,
+    QuarantinedChange, Store, StoreError, StoreFuture, StoredAnswer, StoredDocument,
 };
 
 /// What a store in memory holds: what would be on the disk of another.
@@ -22,6 +22,14 @@ pub(crate) struct Image {
     documents: BTreeMap<DocumentId, Kept>,
     /// The number that was given last.
     changed: u64,
+    /// Who is told of all changes.
+    followers: BTreeMap<String, Follower>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Follower {
+    cursor: u64,
+    deliveries: BTreeMap<DocumentId, Delivery>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -176,6 +184,48 @@ impl Image {
         since
     }
 
+    /// See [`Store::progress`].
+    pub(crate) fn progress(&self, name: &str) -> Option<u64> {
+        self.followers.get(name).map(|follower| follower.cursor)
+    }
+
+    /// See [`Store::put_progress`].
+    pub(crate) fn put_progress(&mut self, name: String, cursor: Option<u64>, deliveries: Vec<Delivery>) {
+        let follower = self.followers.entry(name).or_default();
+        follower.cursor = cursor.unwrap_or(follower.cursor);
+        // What is told of a document that is not there says nothing.
+        let known = deliveries.into_iter().filter(|delivery| self.documents.contains_key(&delivery.document));
+        follower.deliveries.extend(known.map(|delivery| (delivery.document, delivery)));
+    }
+
+    /// See [`Store::deliveries`].
+    pub(crate) fn deliveries(&self, name: &str, which: &Deliveries) -> Vec<Delivery> {
+        let Some(Follower { deliveries, .. }) = self.followers.get(name) else { return Vec::new() };
+        match which {
+            Deliveries::Of(documents) => {
+                documents.iter().filter_map(|id| deliveries.get(id).cloned()).collect()
+            }
+            Deliveries::Due { by_ms, limit } => {
+                let waits = |delivery: &Delivery| match delivery.state {
+                    DeliveryState::Waits(due_ms) => Some(due_ms),
+                    _ => None,
+                };
+                let mut due: Vec<Delivery> = deliveries
+                    .values()
+                    .filter(|it| waits(it).is_some_and(|ms| ms <= *by_ms))
+                    .cloned()
+                    .collect();
+                due.sort_by_key(|delivery| waits(delivery));
+                due.truncate(*limit);
+                due
+            }
+            Deliveries::Dead(limit) => {
+                let dead = deliveries.values().filter(|delivery| delivery.state == DeliveryState::Dead);
+                dead.take(*limit).cloned().collect()
+            }
+        }
+    }
+
     /// See [`Store::last_changed`].
     pub(crate) fn last_changed(&self) -> u64 {
         self.changed
@@ -281,6 +331,18 @@ impl Store for MemoryStore {
 
     fn last_changed(&self) -> StoreFuture<u64> {
         self.done(|image| image.last_changed())
+    }
+
+    fn progress(&self, name: String) -> StoreFuture<Option<u64>> {
+        self.done(|image| image.progress(&name))
+    }
+
+    fn put_progress(&self, name: String, cursor: Option<u64>, deliveries: Vec<Delivery>) -> StoreFuture<()> {
+        self.done(|image| image.put_progress(name, cursor, deliveries))
+    }
+
+    fn deliveries(&self, name: String, which: Deliveries) -> StoreFuture<Vec<Delivery>> {
+        self.done(|image| image.deliveries(&name, &which))
     }
 
     fn probe(&self) -> StoreFuture<()> {

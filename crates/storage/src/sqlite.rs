@@ -7,6 +7,7 @@ mod backup;
 mod check;
 mod compaction;
 mod connection;
+mod deliveries;
 mod feed;
 mod folder;
 mod reader;
@@ -30,8 +31,8 @@ pub use rows::DamagedRow;
 
 use crate::queue::Queue;
 use crate::store::{
-    DocumentEntry, Found, Identity, ListDocuments, Note, Store, StoreError, StoreFuture, StoredAnswer,
-    StoredDocument,
+    Deliveries, Delivery, DocumentEntry, Found, Identity, ListDocuments, Note, Store, StoreError,
+    StoreFuture, StoredAnswer, StoredDocument,
 };
 use reader::{Read, Readers};
 use writer::{Job, Work, Writer};
@@ -204,6 +205,18 @@ impl Store for SqliteStore {
 
     fn last_changed(&self) -> StoreFuture<u64> {
         self.read(|answer| Read::LastChanged { answer })
+    }
+
+    fn progress(&self, name: String) -> StoreFuture<Option<u64>> {
+        self.read(|answer| Read::Progress { name, answer })
+    }
+
+    fn put_progress(&self, name: String, cursor: Option<u64>, deliveries: Vec<Delivery>) -> StoreFuture<()> {
+        self.write(Work::Progress { name, cursor, deliveries })
+    }
+
+    fn deliveries(&self, name: String, which: Deliveries) -> StoreFuture<Vec<Delivery>> {
+        self.read(|answer| Read::Deliveries { name, which, answer })
     }
 
     fn probe(&self) -> StoreFuture<()> {

@@ -76,6 +76,15 @@ pub trait Store: Send + Sync + 'static {
     /// The greatest [number](DocumentEntry::changed) that a document has, or 0. What happens next gets a greater one.
     fn last_changed(&self) -> StoreFuture<u64>;
 
+    /// How far somebody who is told of all changes, whatever his name, has got in the feed. `None` if nothing was ever [put](Self::put_progress) under this name.
+    fn progress(&self, name: String) -> StoreFuture<Option<u64>>;
+
+    /// Notes, all at once, how far he has got, if that is given, and what was delivered to him or was not.
+    fn put_progress(&self, name: String, cursor: Option<u64>, deliveries: Vec<Delivery>) -> StoreFuture<()>;
+
+    /// What was noted of documents under a name.
+    fn deliveries(&self, name: String, which: Deliveries) -> StoreFuture<Vec<Delivery>>;
+
     /// Resolves when a write made just now is durable. The readiness check asks this.
     fn probe(&self) -> StoreFuture<()>;
 
@@ -146,6 +155,50 @@ pub struct DocumentEntry {
     pub changed_ms: i64,
     /// Whether it was deleted.
     pub is_deleted: bool,
+}
+
+/// What somebody was told of a document, and what he still has to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Which document.
+    pub document: DocumentId,
+    /// The heads that he was told last, if he was told any.
+    pub told: Option<Vec<ChangeHash>>,
+    /// The number in the feed that was told last, or that could not be told.
+    pub changed: u64,
+    /// Whether he knows, or when he is told.
+    pub state: DeliveryState,
+    /// How often in a row it failed.
+    pub attempts: u32,
+    /// Why it failed last.
+    pub error: String,
+}
+
+/// Where a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// It arrived.
+    Done,
+    /// It failed, and is tried again at this time, in milliseconds since 1970.
+    Waits(i64),
+    /// It failed too often, and is not tried again before somebody says so, or the document changes.
+    Dead,
+}
+
+/// Which deliveries are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deliveries {
+    /// Those of these documents, as far as there are any, in no order.
+    Of(Vec<DocumentId>),
+    /// At most `limit` of those that wait and are due by a time, in milliseconds since 1970; those that were due first come first.
+    Due {
+        /// That time.
+        by_ms: i64,
+        /// How many.
+        limit: usize,
+    },
+    /// At most so many of those that failed too often, in no order.
+    Dead(usize),
 }
 
 /// A document as the store holds it.

@@ -247,7 +247,7 @@ fn a_file_of_the_first_version_is_looked_at_as_it_is_and_brought_up_to_date_when
     execute(
         dir.path(),
         "DROP TABLE snapshot; DROP TABLE part; DROP TABLE compaction; DROP TABLE closed; DROP TABLE unfit;
-         DROP TABLE feed; DROP TABLE tombstone; DROP TABLE answer;
+         DROP TABLE feed; DROP TABLE tombstone; DROP TABLE answer; DROP TABLE follower; DROP TABLE delivery;
          DROP INDEX log_place; CREATE INDEX log_document ON log (document); PRAGMA user_version = 1",
     );
     let before = contents(dir.path());

@@ -12,9 +12,11 @@ use tokio::sync::oneshot;
 
 use super::rows::{self, DamagedRow, OnDamage};
 use super::snapshot::{self, Fault, SnapshotReader};
-use super::{connection, feed, schema};
+use super::{connection, deliveries, feed, schema};
 use crate::queue::Queue;
-use crate::store::{DocumentEntry, Found, ListDocuments, StoreError, StoredAnswer, StoredDocument};
+use crate::store::{
+    Deliveries, Delivery, DocumentEntry, Found, ListDocuments, StoreError, StoredAnswer, StoredDocument,
+};
 
 /// Reads at most this many documents at a time.
 const THREADS: usize = 4;
@@ -31,6 +33,8 @@ pub(super) enum Read {
     Documents { query: ListDocuments, answer: Answer<Vec<DocumentEntry>> },
     Changed { after: u64, limit: usize, answer: Answer<Vec<DocumentEntry>> },
     LastChanged { answer: Answer<u64> },
+    Progress { name: String, answer: Answer<Option<u64>> },
+    Deliveries { name: String, which: Deliveries, answer: Answer<Vec<Delivery>> },
 }
 
 /// A few threads with a connection each, and one queue before them.
@@ -88,6 +92,12 @@ fn run(conn: Connection, queue: &Queue<Read>) {
                 drop(answer.send(fenced(|| feed::changed(&conn, after, limit))));
             }
             Read::LastChanged { answer } => drop(answer.send(fenced(|| feed::last_changed(&conn)))),
+            Read::Progress { name, answer } => {
+                drop(answer.send(fenced(|| deliveries::progress(&conn, &name))))
+            }
+            Read::Deliveries { name, which, answer } => {
+                drop(answer.send(fenced(|| deliveries::deliveries(&conn, &name, &which))));
+            }
         }
     }
 }

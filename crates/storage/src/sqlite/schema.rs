@@ -13,6 +13,8 @@
 //! | `unfit`      | document that cannot be compacted | `document`, `hash`, `reason`, `at_ms`                           |
 //! | `feed`       | document          | `document`, `changed`, `changed_ms`                                             |
 //! | `tombstone`  | deleted document  | `document`, `deleted_ms`, `checksum`                                            |
+//! | `follower`   | webhook           | `id`, `name`, `cursor`: the number in the feed up to which all was delivered, or is in `delivery` |
+//! | `delivery`   | document that a webhook was told of | `follower`, `document`, `told` (heads), `changed`, `due_ms`, `is_dead`, `attempts`, `error` |
 //! | `answer`     | request that was answered | `seq`, `document`, `key`, `request` (32 bytes each), `answer`, `at_ms`, `checksum` |
 //!
 //! `log` is append-only, but for compaction. `seq` is the order of the whole store. `position` counts the rows of one document from 0 without a
@@ -173,6 +175,24 @@ const MIGRATIONS: &[&str] = &[
         checksum INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX answer_key ON answer (document, key);
+    CREATE TABLE follower (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        cursor INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE delivery (
+        follower INTEGER NOT NULL,
+        document INTEGER NOT NULL,
+        told BLOB,
+        changed INTEGER NOT NULL,
+        due_ms INTEGER,
+        is_dead INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        error TEXT NOT NULL,
+        PRIMARY KEY (follower, document)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX delivery_due ON delivery (follower, due_ms) WHERE due_ms IS NOT NULL;
+    CREATE INDEX delivery_dead ON delivery (follower) WHERE is_dead;
 ",
 ];
 

@@ -17,11 +17,12 @@ use tokio::sync::oneshot;
 
 use super::compaction::{Compaction, Outcome};
 use super::connection::{self, BUSY_TIMEOUT_MS, Checkpoint};
+use super::deliveries;
 use super::reader::Readers;
 use super::rows;
 use super::schema::{self, KIND_CHANGE, META_PROBE, QuarantineFields};
 use crate::queue::Queue;
-use crate::store::{ANSWER_KEPT_MS, Note, StoreError};
+use crate::store::{ANSWER_KEPT_MS, Delivery, Note, StoreError};
 
 /// A transaction is closed when it has this many rows, or this many bytes; what is left goes into the next one.
 const BATCH_ROWS: usize = 10_000;
@@ -59,6 +60,11 @@ pub(super) enum Work {
         document: DocumentId,
         note: Note,
     },
+    Progress {
+        name: String,
+        cursor: Option<u64>,
+        deliveries: Vec<Delivery>,
+    },
     Probe,
     /// Always the last one in the queue.
     Close,
@@ -68,6 +74,7 @@ impl Work {
     fn rows(&self) -> usize {
         match self {
             Self::Append { records, .. } => records.len().max(1),
+            Self::Progress { deliveries, .. } => deliveries.len().max(1),
             _ => 1,
         }
     }
@@ -208,6 +215,9 @@ impl Writer {
             match &job.work {
                 Work::Append { document, records } => rows.append(document, records)?,
                 Work::Note { document, note } => rows.note(document, note)?,
+                Work::Progress { name, cursor, deliveries } => {
+                    deliveries::put(&self.conn, name, *cursor, deliveries)?;
+                }
                 Work::Probe => rows.probe()?,
                 Work::Snapshot { .. } | Work::Close => {}
             }
