@@ -1,7 +1,8 @@
 import { defineConfig } from "vitest/config"
 
-// The others expect two adapters to be each other's peers.
-const APPLIES_TO_A_HUB = /can sync [23] repos|can broadcast a message|should support reconnecting/
+// Why not the others with our server: see tests/real/acceptance.test.ts.
+const APPLICABLE =
+  /with the stock server adapter|through the server\) (can sync [23] repos|can broadcast a message|should support reconnecting)/
 
 export default defineConfig({
   test: {
@@ -24,7 +25,7 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 15_000,
           hookTimeout: 30_000,
-          testNamePattern: APPLIES_TO_A_HUB,
+          testNamePattern: APPLICABLE,
           // They pause for fixed times where they could wait for events; a busy machine gets a second go.
           retry: 2,
         },

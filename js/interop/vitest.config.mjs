@@ -20,6 +20,8 @@ export default defineConfig({
     fileParallelism: false,
     projects: [
       { test: { ...common, name: "scenarios", include: ["tests/*.test.mjs"] } },
+      // Each command goes on where the one before it ended. The first one that fails is the one to look at.
+      { test: { ...common, name: "docs", include: ["docs/*.test.mjs"], bail: 1 } },
       {
         test: {
           ...common,

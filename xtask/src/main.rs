@@ -1,5 +1,6 @@
 //! The one front door to this repository, for people and for CI: `cargo xtask serve`, `test`, `tidy`, `bench`, `dist`.
 
+mod api;
 mod bench;
 mod dist;
 mod npm;
@@ -18,6 +19,7 @@ const HELP: &str = "\
 cargo xtask serve [ARGS]    build what is missing and start `highwater serve ARGS` with the demo as its pages
 cargo xtask test [--full]   check, build and test everything, as CI does; --full adds the long runs
 cargo xtask ci              the same as test
+cargo xtask api [--full]    only the part of test that sends the built server whatever its OpenAPI description allows, and what it forbids
 cargo xtask tidy [--bless]  check the rules of this repository; --bless shortens the ratchet's list
 cargo xtask bench [PARTS]   measure this server beside others and rewrite the tables of docs/benchmarks.md; parts are compare,
                             history and documents; --quick is a short run that only prints
@@ -44,6 +46,7 @@ fn dispatch(args: &[String]) -> Result<()> {
     match command {
         "serve" => serve::serve(rest),
         "test" | "ci" => test::test(flag("--full")),
+        "api" => api::test(flag("--full")),
         "tidy" => tidy::tidy(flag("--bless")),
         "bench" => bench::bench(rest),
         "dist" => dist::dist(),

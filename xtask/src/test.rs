@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::pages::{CLIENT, DEMO};
-use crate::run::{Steps, cargo, output, release_binary, run};
+use crate::run::{Steps, cargo, output, release_binary, run, target};
 use crate::serve::build_release;
-use crate::{npm, pages, tidy, tools};
+use crate::{api, npm, pages, tidy, tools};
 
 const INTEROP: &str = "js/interop";
 const E2E: &str = "js/e2e";
@@ -45,6 +45,7 @@ pub(crate) fn test(full: bool) -> Result<()> {
     if steps.step("release build", build_release) {
         steps.step("npm packages", || npm::install(INTEROP_OLD).and_then(|()| npm::install(INTEROP)));
         steps.step("real clients", || interop(full));
+        steps.step("the API as it is described", || api::test(full));
         test_frontends(&mut steps, full);
     }
     steps.finish()
@@ -76,6 +77,13 @@ fn test_frontends(steps: &mut Steps, full: bool) {
     if !is_built {
         return;
     }
+    steps.step("docs/backends.md", || {
+        npm::install(INTEROP)?;
+        let mut environment = environment(full, None);
+        // Built with the Rust tests.
+        environment.push(("HIGHWATER_EXAMPLES", target().join("debug").join("examples")));
+        npm::script(INTEROP, "test:docs", &environment)
+    });
     let Some(chromium) = steps.value("Chromium", tools::chromium) else { return };
     steps.step("demo in a browser", || {
         pages::build()?;

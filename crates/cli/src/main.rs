@@ -2,6 +2,7 @@
 
 mod backup;
 mod bench;
+mod doc;
 mod doctor;
 mod durable_batch;
 mod durable_file;
@@ -54,6 +55,8 @@ enum Command {
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
     Webhooks(webhooks::WebhooksArgs),
+    // This brings its own, too.
+    Doc(doc::DocArgs),
     /// Measure a server that speaks the automerge-repo protocol
     Bench(bench::BenchArgs),
     /// Show the settings, and where their values come from
@@ -102,6 +105,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Repair(args) => repair::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Webhooks(args) => webhooks::run(&args).map(passed),
+        Command::Doc(args) => Ok(doc::run(args)),
         Command::Bench(args) => bench::run(&args).map(passed),
         Command::Settings(args) => {
             show(&args)?;

@@ -107,9 +107,7 @@ pub fn unpack(blobs: &[Bytes]) -> Result<Vec<Change>, ChunkError> {
 
 fn unpack_within(blobs: &[Bytes], bytes_max: usize) -> Result<Vec<Change>, ChunkError> {
     let mut changes = Vec::new();
-    // A few bytes can stand for many operations, and many times a few bytes for more work than anybody may ask for.
-    let mut ops_left = MESSAGE_OPS_MAX + blobs.iter().map(|blob| blob.len() as u64).sum::<u64>();
-    let mut bytes_left = bytes_max;
+    let mut budget = Budget::new(blobs, bytes_max);
     for blob in blobs {
         let mut rest = blob.clone();
         while !rest.is_empty() {
@@ -117,14 +115,7 @@ fn unpack_within(blobs: &[Bytes], bytes_max: usize) -> Result<Vec<Change>, Chunk
             match chunk.kind {
                 ChunkKind::Change | ChunkKind::Compressed => {
                     let change = Change::from_chunk(&chunk)?;
-                    ops_left = ops_left.checked_sub(change.values).ok_or(ChunkError::TooLarge {
-                        what: "number of operations in a message",
-                        max: MESSAGE_OPS_MAX as usize,
-                    })?;
-                    bytes_left = bytes_left.checked_sub(change.data.len()).ok_or(ChunkError::TooLarge {
-                        what: "size of the changes of a message, unpacked",
-                        max: bytes_max,
-                    })?;
+                    budget.take(&change)?;
                     changes.push(change);
                 }
                 ChunkKind::Document => unpack_document(&chunk, &mut changes)?,
@@ -133,6 +124,58 @@ fn unpack_within(blobs: &[Bytes], bytes_max: usize) -> Result<Vec<Change>, Chunk
         }
     }
     Ok(changes)
+}
+
+/// What the changes of one message may unpack to, together.
+struct Budget {
+    ops_left: u64,
+    bytes_left: usize,
+    bytes_max: usize,
+}
+
+impl Budget {
+    fn new(blobs: &[Bytes], bytes_max: usize) -> Self {
+        // A few bytes can stand for many operations, and many times a few bytes for more work than anybody may ask for.
+        let ops_left = MESSAGE_OPS_MAX + blobs.iter().map(|blob| blob.len() as u64).sum::<u64>();
+        Self { ops_left, bytes_left: bytes_max, bytes_max }
+    }
+
+    fn take(&mut self, change: &Change) -> Result<(), ChunkError> {
+        self.ops_left = self.ops_left.checked_sub(change.values).ok_or(ChunkError::TooLarge {
+            what: "number of operations in a message",
+            max: MESSAGE_OPS_MAX as usize,
+        })?;
+        self.take_bytes(change.data.len())
+    }
+
+    fn take_bytes(&mut self, bytes: usize) -> Result<(), ChunkError> {
+        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or(ChunkError::TooLarge {
+            what: "size of the changes of a message, unpacked",
+            max: self.bytes_max,
+        })?;
+        Ok(())
+    }
+}
+
+/// Whether what is in the chunks of a sync message unpacks to no more than may be taken in. For clients, which hand the message to `automerge` after this.
+pub fn check_bounds(blobs: &[Bytes]) -> Result<(), ChunkError> {
+    check_bounds_within(blobs, UNPACKED_BYTES_MAX)
+}
+
+fn check_bounds_within(blobs: &[Bytes], bytes_max: usize) -> Result<(), ChunkError> {
+    let mut budget = Budget::new(blobs, bytes_max);
+    for blob in blobs {
+        let mut rest = blob.clone();
+        while !rest.is_empty() {
+            let chunk = Chunk::take(&mut rest)?;
+            match chunk.kind {
+                ChunkKind::Change | ChunkKind::Compressed => budget.take(&Change::from_chunk(&chunk)?)?,
+                ChunkKind::Document => budget.take_bytes(columns::check_document(&chunk.data)?)?,
+                ChunkKind::Bundle => columns::check_bundle(&chunk.data)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// How many bytes a change chunk has, unpacked. What does not read counts as it is.

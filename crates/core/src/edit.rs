@@ -12,6 +12,7 @@ mod tests;
 use automerge::transaction::CommitOptions;
 use automerge::{ActorId, Automerge, AutomergeError, Change, ReadDoc};
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use crate::id::ChangeHash;
 use crate::json::{Flaw, Value};
@@ -40,7 +41,10 @@ pub struct Stamp {
 
 /// An edit of a document.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Edit(Kind);
+pub struct Edit {
+    kind: Kind,
+    digest: [u8; 32],
+}
 
 #[derive(Debug, Clone, PartialEq)]
 enum Kind {
@@ -52,17 +56,28 @@ enum Kind {
 impl Edit {
     /// Reads a JSON Patch (RFC 6902), which may have the operations `splice` and `increment` too.
     pub fn json_patch(body: &[u8]) -> Result<Self, EditError> {
-        Ok(Self(Kind::Patch(patch::parse(parse(body)?)?)))
+        Ok(Self::new(b"patch", body, Kind::Patch(patch::parse(parse(body)?)?)))
     }
 
     /// Reads a JSON Merge Patch (RFC 7386).
     pub fn merge_patch(body: &[u8]) -> Result<Self, EditError> {
-        Ok(Self(Kind::Merge(merge::Merge::parse(parse(body)?)?)))
+        Ok(Self::new(b"merge", body, Kind::Merge(merge::Merge::parse(parse(body)?)?)))
     }
 
     /// Reads what the whole document is to be.
     pub fn set(body: &[u8]) -> Result<Self, EditError> {
-        Ok(Self(Kind::Set(Value::parse(parse(body)?).map_err(|flaw| EditError::invalid(None, "", flaw))?)))
+        let value = Value::parse(parse(body)?).map_err(|flaw| EditError::invalid(None, "", flaw))?;
+        Ok(Self::new(b"set", body, Kind::Set(value)))
+    }
+
+    fn new(name: &[u8], body: &[u8], kind: Kind) -> Self {
+        let digest = Sha256::new().chain_update(name).chain_update([0]).chain_update(body).finalize();
+        Self { kind, digest: digest.into() }
+    }
+
+    /// SHA-256 of what it was read from: tells whether two requests ask for the same.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
     }
 }
 
@@ -231,7 +246,7 @@ fn attempt(
 ) -> Result<Option<Change>, Fault> {
     let mut transaction = document.transaction();
     let mut editor = Editor::new(&mut transaction, can_undo);
-    let applied = match &edit.0 {
+    let applied = match &edit.kind {
         Kind::Patch(operations) => patch::apply(&mut editor, operations),
         Kind::Merge(merge) => merge.apply(&mut editor),
         Kind::Set(value) => editor.set_root(value),

@@ -2,24 +2,28 @@
 //!
 //! A large message on a slow path takes longer than a ping may. Whether the other side is alive is told by bytes, not by messages.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::metrics::Metrics;
 
-/// How many bytes have passed.
+/// How many bytes have passed. Where the socket is not ours, in the server of an application, how many frames.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Activity(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
+    counts_frames: bool,
     read: AtomicU64,
     written: AtomicU64,
     /// The answer has no end.
@@ -35,6 +39,25 @@ impl Activity {
         self.0.written.load(Ordering::Relaxed)
     }
 
+    /// Whether only whole frames are seen, which may be long under way.
+    pub(crate) fn counts_frames(&self) -> bool {
+        self.0.counts_frames
+    }
+
+    /// A frame came.
+    pub(crate) fn frame_read(&self) {
+        if self.0.counts_frames {
+            self.0.read.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Frames were handed to the system.
+    pub(crate) fn frames_written(&self) {
+        if self.0.counts_frames {
+            self.0.written.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// The answer goes on and on. It says something now and then, also if there is nothing to say.
     pub(crate) fn be_stream(&self) {
         self.0.is_stream.store(true, Ordering::Relaxed);
@@ -43,6 +66,15 @@ impl Activity {
     /// Whether it is such an answer.
     pub(crate) fn is_stream(&self) -> bool {
         self.0.is_stream.load(Ordering::Relaxed)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Activity {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let of_socket = parts.extensions.get::<Self>().cloned();
+        Ok(of_socket.unwrap_or_else(|| Self(Arc::new(Counts { counts_frames: true, ..Counts::default() }))))
     }
 }
 

@@ -17,7 +17,7 @@ use highwater_core::document::PeerInfo;
 use highwater_core::{ChangeHash, CloseReason, DocumentId, Input, PeerId, Session};
 use serde_json::json;
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tungstenite::error::CapacityError;
 
 use crate::activity::Activity;
@@ -27,8 +27,8 @@ use crate::envelope::{Protocol, text};
 use crate::http::change_hashes;
 use crate::hub::{Hub, Registration, draining};
 use crate::limits::{
-    CLOSE_REASON_BYTES_MAX, CLOSE_TIMEOUT, DRAIN_QUIET, DRAIN_READ_MAX, FLUSH_AFTER, READ_TIMEOUT,
-    RETRY_AFTER_MAX, RETRY_AFTER_MIN,
+    CLOSE_REASON_BYTES_MAX, CLOSE_TIMEOUT, DRAIN_QUIET, DRAIN_READ_MAX, FLUSH_AFTER, FRAME_TIMEOUT,
+    READ_TIMEOUT, RETRY_AFTER_MAX, RETRY_AFTER_MIN,
 };
 use crate::metrics::{Ended, Metrics};
 use crate::outbox::{self, Frame, Outbox, OutboxReceiver};
@@ -175,7 +175,7 @@ impl Connection {
 
     async fn read(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
         let join_timeout = self.hub.config().join_timeout;
-        let deadline = tokio::time::Instant::now() + join_timeout;
+        let deadline = Instant::now() + join_timeout;
         loop {
             self.room().await;
             let next = stream.next();
@@ -209,6 +209,7 @@ impl Connection {
     }
 
     async fn handle_message(&mut self, message: Option<Result<Message, axum::Error>>) -> Option<End> {
+        self.activity.frame_read();
         match message {
             Some(Ok(Message::Binary(frame))) => self.handle_frame(frame).await.err().map(End::Ours),
             Some(Ok(Message::Text(text))) => self.handle_text(&text).err().map(End::Ours),
@@ -363,9 +364,9 @@ impl Connection {
 
     /// Before the server goes: takes in what the socket holds, and waits until it is durable. The acknowledgements are queued then.
     async fn drain(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
-        let until = tokio::time::Instant::now() + DRAIN_READ_MAX;
+        let until = Instant::now() + DRAIN_READ_MAX;
         let mut end = End::Ours(CloseReason::ShuttingDown);
-        while tokio::time::Instant::now() < until {
+        while Instant::now() < until {
             let Ok(message) = timeout(DRAIN_QUIET, stream.next()).await else { break };
             if let Some(ended) = self.handle_message(message).await {
                 end = ended;
@@ -400,17 +401,29 @@ struct Liveness {
     is_paused: Arc<AtomicBool>,
     /// What had been read at the last ping.
     read: u64,
+    /// When that was seen to have become more.
+    heard: Instant,
 }
 
 impl Liveness {
     fn new(ping_interval: Duration, activity: Activity, is_paused: Arc<AtomicBool>) -> Self {
-        Self { ping_interval, activity, is_paused, read: 0 }
+        Self { ping_interval, activity, is_paused, read: 0, heard: Instant::now() }
+    }
+
+    /// How long nothing may pass. Where bytes are not seen, a large frame must have time to get through.
+    fn patience(&self) -> Duration {
+        let least = if self.activity.counts_frames() { FRAME_TIMEOUT } else { Duration::ZERO };
+        least.max(2 * self.ping_interval)
     }
 
     /// Whether anything came since this was asked last. Bytes count, not messages: a large one may take long. So does not listening.
     fn is_alive(&mut self) -> bool {
         let before = std::mem::replace(&mut self.read, self.activity.read());
-        self.read != before || self.is_paused.load(Ordering::Relaxed)
+        if self.read != before || self.is_paused.load(Ordering::Relaxed) {
+            self.heard = Instant::now();
+            return true;
+        }
+        self.activity.counts_frames() && self.heard.elapsed() < FRAME_TIMEOUT
     }
 
     /// Waits for a write as long as bytes go out.
@@ -418,7 +431,7 @@ impl Liveness {
         tokio::pin!(writing);
         loop {
             let before = self.activity.written();
-            match timeout(2 * self.ping_interval, &mut writing).await {
+            match timeout(self.patience(), &mut writing).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(_)) => return Err(End::Broken),
                 Err(_) if self.activity.written() == before => {
@@ -436,14 +449,14 @@ async fn write(
     frames: &mut OutboxReceiver,
     mut liveness: Liveness,
 ) -> End {
-    let start = tokio::time::Instant::now() + liveness.ping_interval;
+    let start = Instant::now() + liveness.ping_interval;
     let mut ping = tokio::time::interval_at(start, liveness.ping_interval);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let written = tokio::select! {
             frame = frames.next() => {
                 let Some(frame) = frame else { return End::Broken };
-                let started = tokio::time::Instant::now();
+                let started = Instant::now();
                 let written = liveness.write(write_all(sink, frame, frames)).await;
                 if started.elapsed() >= liveness.ping_interval {
                     // The peer was busy reading this, and had no ping to answer.
@@ -462,6 +475,7 @@ async fn write(
         if let Err(end) = written {
             return end;
         }
+        liveness.activity.frames_written();
     }
 }
 

@@ -10,6 +10,7 @@ mod webhooks;
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Request, State};
@@ -18,7 +19,6 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get, post};
-use axum::{Extension, Router};
 use highwater_core::limits::FRAME_BYTES_MAX;
 use tower::ServiceExt;
 use tower_http::cors::{self, AllowOrigin, CorsLayer};
@@ -31,19 +31,13 @@ pub(crate) use tags::etag;
 use crate::activity::Activity;
 use crate::config::AllowedOrigins;
 use crate::connection;
-use crate::hub::{Hub, Phase};
-use crate::limits::{PROBE_TIMEOUT, READ_BUFFER_BYTES, WRITE_BUFFER_BYTES};
+use crate::hub::Hub;
+use crate::limits::{READ_BUFFER_BYTES, WRITE_BUFFER_BYTES};
 use crate::{Kill, RenderMetrics};
 
+/// All that a server of its own answers.
 pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>, kill: Option<Kill>) -> Router {
-    let mut router = Router::new()
-        .route("/", get(sync))
-        .route("/v1/sync", get(sync))
-        .merge(openapi::routes())
-        .route("/v1/docs/{id}/sync", get(docs::sync))
-        .route("/v1/{*path}", any(no_such_route))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz));
+    let mut router = v1().route("/", get(sync)).route("/livez", get(livez)).route("/readyz", get(readyz));
     if let Some(render) = render_metrics {
         router = router.route("/metrics", get(async move || metrics(render())));
     }
@@ -54,7 +48,25 @@ pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>, kill:
     if let Some(pages) = &hub.config().pages {
         router = router.fallback_service(static_files(pages));
     }
-    router = router.method_not_allowed_fallback(wrong_method);
+    with_rules(router, hub)
+}
+
+/// What the server of an application answers: all that is below `/v1`.
+pub(crate) fn mounted(hub: Arc<Hub>) -> Router {
+    with_rules(v1(), hub)
+}
+
+fn v1() -> Router<Arc<Hub>> {
+    Router::new()
+        .route("/v1/sync", get(sync))
+        .merge(openapi::routes())
+        .route("/v1/docs/{id}/sync", get(docs::sync))
+        .route("/v1/{*path}", any(no_such_route))
+}
+
+/// What holds for all routes.
+fn with_rules(router: Router<Arc<Hub>>, hub: Arc<Hub>) -> Router {
+    let router = router.method_not_allowed_fallback(wrong_method);
     let origins = Arc::new(hub.config().allowed_origins.clone());
     let cors = cors(&origins);
     router.layer(cors).layer(middleware::from_fn_with_state(origins, check_origin)).with_state(hub)
@@ -104,7 +116,7 @@ fn forbidden_origin(origins: &AllowedOrigins, headers: &HeaderMap) -> Option<Str
 /// Clients of automerge-repo connect here, on either path. Who does not want a WebSocket gets a page at the one and is told what is missing at the other.
 async fn sync(
     State(hub): State<Arc<Hub>>,
-    Extension(activity): Extension<Activity>,
+    activity: Activity,
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     request: Request,
@@ -153,21 +165,10 @@ async fn livez() -> Response {
 
 /// The server takes connections, and a write made just now is durable.
 async fn readyz(State(hub): State<Arc<Hub>>) -> Response {
-    let phase = *hub.phase().borrow();
-    let store = hub.store();
-    let problem = match phase {
-        Phase::Serving => match tokio::time::timeout(PROBE_TIMEOUT, store.probe()).await {
-            Ok(Ok(())) => return plain(StatusCode::OK, "ready\n".to_owned()),
-            Ok(Err(error)) => {
-                hub.store_failed(&store, &error);
-                format!("not ready: {error}\n")
-            }
-            Err(_) => format!("not ready: the store took longer than {PROBE_TIMEOUT:?} to write\n"),
-        },
-        Phase::StoreFailed => "not ready: the store failed and has not been opened again\n".to_owned(),
-        Phase::Draining => "not ready: shutting down\n".to_owned(),
-    };
-    plain(StatusCode::SERVICE_UNAVAILABLE, problem)
+    match hub.ready().await {
+        Ok(()) => plain(StatusCode::OK, "ready\n".to_owned()),
+        Err(problem) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {problem}\n")),
+    }
 }
 
 fn metrics(text: String) -> Response {

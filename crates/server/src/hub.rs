@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use highwater_core::change::Change;
+use bytes::Bytes;
 use highwater_core::document::ConnectionId;
 use highwater_core::{ChangeHash, CloseReason, DocumentId, Materialised, PeerId, StorageId};
 use highwater_storage::{Found, ListDocuments, Store, StoreError};
@@ -16,17 +16,18 @@ use crate::compaction::Compactions;
 use crate::config::Config;
 use crate::copies::Copies;
 use crate::document::{
-    self, Command, EditJob, EditRequest, Edited, Handle, Ingest, Ingested, Job, Start, State, Trouble,
+    self, Command, EditJob, EditRequest, Edited, Handle, Ingest, Ingested, Job, Key, Start, State, Trouble,
 };
 use crate::events::Followers;
 use crate::http::Problem;
 use crate::idle::Idle;
 use crate::limits::{
     DRAIN_REQUESTS_MAX, INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, INGEST_SMALL_BYTES, INGEST_SMALL_MAX,
-    REOPEN_WAIT_MAX, REOPEN_WAIT_MIN,
+    PROBE_TIMEOUT, REOPEN_WAIT_MAX, REOPEN_WAIT_MIN,
 };
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::uploads;
 use crate::webhooks::Webhooks;
 
 /// Opens the store; called at the start, and again after the store failed.
@@ -343,13 +344,16 @@ impl Hub {
         Ok(all)
     }
 
-    /// Takes in changes that came in a request. Resolves when they are durable.
+    /// Takes in changes that came in a request, as chunks one after the other. Resolves when they are durable.
     pub(crate) async fn ingest(
         self: &Arc<Self>,
         id: DocumentId,
-        changes: Vec<Change>,
-        sender: PeerId,
+        chunks: Bytes,
+        sender: &str,
     ) -> Result<Ingested, Problem> {
+        let _under_way = self.under_way();
+        let changes = uploads::unpack(self.unpacking(), id, vec![chunks]).await?;
+        let sender = PeerId::new(sender).map_err(|error| Problem::Internal(error.to_string()))?;
         let (answer, answered) = oneshot::channel();
         let ingest = Ingest { changes, sender, answer };
         // Without a task to take it there is no answer either.
@@ -367,12 +371,19 @@ impl Hub {
         if state.is_deleted { Err(Problem::Deleted) } else { Ok(state) }
     }
 
+    /// How a document is that exists.
+    pub(crate) async fn existing(self: &Arc<Self>, id: DocumentId) -> Result<State, Problem> {
+        let state = self.state(id).await?;
+        if state.heads.is_empty() { Err(Problem::NoSuchDocument) } else { Ok(state) }
+    }
+
     /// Looks at a document with all its values, as it is now.
     pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         id: DocumentId,
         look: impl FnOnce(&Materialised) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
+        let _under_way = self.under_way();
         let (answer, answered) = oneshot::channel();
         let look = move |document: Result<&Materialised, &Trouble>| {
             let seen = match document {
@@ -394,6 +405,7 @@ impl Hub {
         id: DocumentId,
         request: EditRequest,
     ) -> Result<Edited, Problem> {
+        let _under_way = self.under_way();
         let (answer, answered) = oneshot::channel();
         let job = Job::Edit(Box::new(EditJob { request, answer }));
         // Without a task to take it there is no answer either.
@@ -409,8 +421,25 @@ impl Hub {
         first_half(hash)
     }
 
-    /// The document that a request with this key makes, if it names none.
-    pub(crate) fn document_of_key(&self, key: &[u8; 32]) -> DocumentId {
+    /// The id of a document that is to be made: as it is asked for, or made of the request's key, or a random one.
+    pub(crate) fn id_of_new(
+        &self,
+        chosen: Option<DocumentId>,
+        key: Option<Key>,
+    ) -> Result<DocumentId, Problem> {
+        match (chosen, key) {
+            (Some(id), _) => Ok(id),
+            (None, Some(key)) => Ok(self.document_of_key(&key.key)),
+            (None, None) => {
+                let mut bytes = [0; 16];
+                let made = getrandom::fill(&mut bytes);
+                made.map_err(|error| Problem::Internal(format!("no randomness: {error}")))?;
+                Ok(DocumentId::from_bytes(bytes))
+            }
+        }
+    }
+
+    fn document_of_key(&self, key: &[u8; 32]) -> DocumentId {
         let mut hash = Sha256::new();
         hash.update(self.storage_id.as_str());
         hash.update([0]);
@@ -511,6 +540,25 @@ impl Hub {
         tables.forget_documents();
         tables.connections.values().for_each(|connected| connected.outbox.close(reason.clone()));
         self.discard.send_replace(());
+    }
+
+    /// Whether connections are taken, and a write made just now is durable; if not, why.
+    pub(crate) async fn ready(self: &Arc<Self>) -> Result<(), String> {
+        let phase = *self.phase.borrow();
+        match phase {
+            Phase::Serving => {}
+            Phase::StoreFailed => return Err("the store failed and has not been opened again".to_owned()),
+            Phase::Draining => return Err("shutting down".to_owned()),
+        }
+        let store = self.store();
+        match tokio::time::timeout(PROBE_TIMEOUT, store.probe()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                self.store_failed(&store, &error);
+                Err(error.to_string())
+            }
+            Err(_) => Err(format!("the store took longer than {PROBE_TIMEOUT:?} to write")),
+        }
     }
 
     async fn recover(self: Arc<Self>) {

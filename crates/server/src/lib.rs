@@ -1,16 +1,20 @@
 //! Highwater's server, as a library.
 //!
-//! [`Server::bind`] opens the store and a socket, [`Server::run`] serves until it is told to stop, and then drains: what was received
-//! is made durable and acknowledged before the connections are closed.
+//! [`Server::builder`] makes one with a socket of its own, which [`Server::run`] serves until it is told to stop, or an [`Embedded`] one, whose routes an
+//! application mounts in its own server. Either way the application reads and edits [`Documents`] in its process. Before it goes a server drains: what was received is made durable and
+//! acknowledged before the connections are closed.
 
 mod accept;
 mod activity;
 mod budget;
+mod builder;
 mod compaction;
 mod config;
 mod connection;
 mod copies;
 mod document;
+mod documents;
+mod embedded;
 mod envelope;
 mod events;
 mod full_check;
@@ -33,13 +37,39 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use highwater_storage::StoreError;
 use tokio::net::TcpListener;
 
+pub use builder::Builder;
 pub use config::{AllowedOrigins, CheckChanges, Config};
+pub use documents::{
+    DocumentError, DocumentState, Documents, EditOptions, EditedDocument, NewDocument, Reading, TakenChanges,
+    Watch, Watched,
+};
+pub use embedded::Embedded;
+pub use highwater_core::{ChangeHash, DocumentId, Edit, EditError, Materialised, ReadError};
+pub use highwater_storage::{DocumentEntry, ListDocuments};
 use hub::Hub;
 pub use hub::OpenStore;
+use webhooks::Start;
 pub use webhooks::{Secret, Webhook, WebhookConfig};
-use webhooks::{Start, Webhooks};
 
 /// A server that listens and does not serve yet.
+///
+/// ```no_run
+/// # use highwater_server::{Edit, EditOptions, Server};
+/// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::builder().data_dir("./highwater-data").listen(([127, 0, 0, 1], 3030)).bind().await?;
+/// let documents = server.documents();
+/// tokio::spawn(async move {
+///     let id = "automerge:4NMNnkMhL8jXrdJ9jamS58PAVdXu".parse()?;
+///     let edit = Edit::merge_patch(br#"{ "title": "Hello" }"#)?;
+///     // All who have the document open see it, and it is on disk.
+///     let edited = documents.edit(id, edit, EditOptions { creates: true, ..EditOptions::default() }).await?;
+///     println!("{:?}", edited.heads);
+///     Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// });
+/// server.run(async { drop(tokio::signal::ctrl_c().await) }).await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Server {
     hub: Arc<Hub>,
     listener: TcpListener,
@@ -78,6 +108,16 @@ pub enum ServerError {
 }
 
 impl Server {
+    /// What a server is made with.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Its documents, for the process that it runs in.
+    pub fn documents(&self) -> Documents {
+        Documents::new(self.hub.clone())
+    }
+
     /// Opens the store, then the socket. Connections wait in the socket until [`run`](Self::run).
     ///
     /// `open_store` is called once now, and again whenever the store failed: nothing is acknowledged between a failure and the
@@ -85,17 +125,7 @@ impl Server {
     ///
     /// The server counts with the `metrics` crate and installs no recorder. Whoever wants the numbers installs one before this.
     pub async fn bind(config: Config, open_store: OpenStore) -> Result<Self, ServerError> {
-        let address = config.listen;
-        if config.webhooks.hooks.len() > limits::WEBHOOKS_MAX {
-            return Err(ServerError::Webhooks(format!("more than {}", limits::WEBHOOKS_MAX)));
-        }
-        let (hooks, starts) = Webhooks::new(&config.webhooks).map_err(ServerError::Webhooks)?;
-        let hub = Hub::new(config, open_store, hooks)?;
-        // Before anybody is let in: what happens from now on is told.
-        webhooks::settle(&hub, &starts).await?;
-        let listener =
-            TcpListener::bind(address).await.map_err(|error| ServerError::Listen { address, error })?;
-        Ok(Self { hub, listener, webhooks: starts, render_metrics: None, kill: None })
+        Self::builder().config(config).store(open_store).bind().await
     }
 
     /// Answers `GET /metrics` with what `render` returns. Without this there is no such path.

@@ -21,6 +21,8 @@ pub(crate) const FLUSH_AFTER: usize = 32;
 
 // Connections.
 
+/// How long a frame may be under way where its bytes are not seen, in the server of an application.
+pub(crate) const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// What a frame counts for at least while it is under way: a small one costs memory too.
 pub(crate) const FRAME_BYTES_MIN: usize = 512;
 /// How long a close may take when the peer does not play along.

@@ -168,15 +168,21 @@ fn shown(url: &Uri) -> String {
 
 /// A webhook that has never been told anything begins with what happens from now on. To be called before anybody is let in.
 pub(crate) async fn settle(hub: &Hub, starts: &[Start]) -> Result<(), StoreError> {
-    let store = hub.store();
     for start in starts {
-        let name = &start.hook.name;
-        if store.progress(name.clone()).await?.is_none() {
-            let last = store.last_changed().await?;
-            store.put_progress(name.clone(), Some(last), Vec::new()).await?;
-        }
+        cursor(hub, &start.hook.name).await?;
     }
     Ok(())
+}
+
+/// How far a webhook has got.
+async fn cursor(hub: &Hub, name: &str) -> Result<u64, StoreError> {
+    let store = hub.store();
+    if let Some(cursor) = store.progress(name.to_owned()).await? {
+        return Ok(cursor);
+    }
+    let last = store.last_changed().await?;
+    store.put_progress(name.to_owned(), Some(last), Vec::new()).await?;
+    Ok(last)
 }
 
 /// Tells one receiver, until the server goes away.
@@ -219,7 +225,7 @@ impl Teller {
     async fn tell(&mut self) -> Result<(), StoreError> {
         let mut moved = self.hub.followers().feed();
         let name = self.hook.name.clone();
-        let mut cursor = self.hub.store().progress(name.clone()).await?.unwrap_or_default();
+        let mut cursor = cursor(&self.hub, &name).await?;
         loop {
             moved.borrow_and_update();
             let page = self.hub.changed(cursor, WEBHOOK_PAGE).await?;

@@ -1,3 +1,4 @@
+import { cbor } from "@automerge/automerge-repo"
 import { describe, expect, it } from "vitest"
 import { UnsavedChangesError } from "../src/index.js"
 import { FakeServer } from "./fake/server.js"
@@ -166,6 +167,28 @@ describe("sending", () => {
   })
 })
 
+describe("a change that the server goes on lacking", () => {
+  it("is posted, whatever the sync protocol takes it for", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const line = server.line()
+    const { adapter, repo } = participant(server, { line, more: { fetch: server.fetch(line) } })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(500)
+    const receive = server.receive.bind(server)
+    server.receive = (socket, data) => {
+      if (cbor.decode<any>(data as Uint8Array).type !== "sync") receive(socket, data)
+    }
+    handle.change(doc => (doc.n = 1))
+    await pass(1000)
+    server.receive = receive
+    await pass(60_000)
+    expect(server.requests).toHaveLength(1)
+    expect(adapter.saveStatus(handle).state).toBe("saved")
+    adapter.disconnect()
+  })
+})
+
 describe("an outbox whose store never answers", () => {
   it("holds nothing up", async () => {
     useFakeTime()
@@ -190,10 +213,11 @@ describe("an outbox whose store never answers", () => {
     const handle = repo.create<any>({ n: 0 })
     await pass(15_000)
     expect(server.hashes(handle.documentId).size).toBe(1)
-    let isClosed = false
-    void adapter.close({ timeout: 5000 }).then(() => (isClosed = true))
+    const closing = adapter.close({ timeout: 5000 }).catch(error => error)
     await pass(10_000)
-    expect(isClosed).toBe(true)
+    // Nobody knows whether an earlier session left something.
+    expect(await closing).toMatchObject({ reason: "outbox", documents: [], cause: adapter.outboxError })
+    expect(adapter.outboxError).toBeInstanceOf(Error)
   })
 })
 
@@ -238,6 +262,24 @@ describe("the connection", () => {
     adapter.on("peer-disconnected", () => lost++)
     await pass(600_000)
     expect([lost, adapter.state]).toEqual([0, "open"])
+  })
+
+  it("tells what becomes of it to those who want to know", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter } = participant(server)
+    const heard: string[] = []
+    const undo = adapter.onStateChange(state => heard.push(`${state} ${adapter.state}`))
+    await pass(100)
+    server.closeAll(1013)
+    await pass(2000)
+    server.closeAll(4409)
+    await pass(100)
+    const first = ["connecting connecting", "open open"]
+    expect(heard).toEqual([...first, "waiting waiting", "connecting connecting", "open open", "stopped stopped"])
+    undo()
+    adapter.disconnect()
+    expect(heard).toHaveLength(6)
   })
 
   it("comes back at once when the network is back", async () => {

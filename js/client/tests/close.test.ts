@@ -1,5 +1,6 @@
-// The promise of close(): it resolves only when everything is durable, otherwise it rejects in time with
-// exactly what the server has not called durable; and it always ends.
+// The promise of close(): when it resolves, everything that was typed before is durable, also what was typed
+// while it waited; otherwise it rejects in time with exactly what the server has not called durable; and it
+// always ends.
 
 import * as A from "@automerge/automerge"
 import type { DocHandle } from "@automerge/automerge-repo"
@@ -11,14 +12,22 @@ import { runs } from "./fake/runs.js"
 import { Issuer, play, repair, schedule, type Step } from "./fake/schedule.js"
 import { FakeServer } from "./fake/server.js"
 import { forgetTimers, pass, useFakeTime } from "./fake/time.js"
-import { ancestors, environment, hashesOf, MemoryStore, participant } from "./fake/world.js"
+import { ancestors, DOCUMENT_ID, environment, hashesOf, MemoryStore, participant } from "./fake/world.js"
+
+interface Outcome<T> {
+  ended?: "resolved" | "rejected"
+  error?: any
+  /** What `look` saw in the moment of the end. */
+  seen?: T
+}
 
 /** How a promise ended, once it has. */
-function outcome(promise: Promise<unknown>): { ended?: "resolved" | "rejected"; error?: any } {
-  const result: { ended?: "resolved" | "rejected"; error?: any } = {}
+function outcome<T>(promise: Promise<unknown>, look?: () => T): Outcome<T> {
+  const result: Outcome<T> = {}
+  const end = (more: Outcome<T>) => Object.assign(result, more, look ? { seen: look() } : {})
   promise.then(
-    () => (result.ended = "resolved"),
-    error => Object.assign(result, { ended: "rejected", error })
+    () => end({ ended: "resolved" }),
+    error => end({ ended: "rejected", error })
   )
   return result
 }
@@ -44,24 +53,27 @@ async function closeRepo(before: Step[], during: Step[], timeout: number, writeM
   }
   const scene = { server, line, issuer, edit }
   const open = () => handles.filter(handle => handle !== undefined)
+  const notDurable = (handle: DocHandle<any>) => {
+    const durable = server.hashes(handle.documentId)
+    return hashesOf(handle).filter(hash => !durable.has(hash))
+  }
+  const typed = () => new Map(open().map(handle => [handle, { hashes: hashesOf(handle), notDurable: notDurable(handle) }]))
 
   await play(before, scene)
-  const result = outcome(adapter.close({ timeout }))
-  // What is typed from here on may come after the end, so it is not part of the promise.
-  await play(during.filter(step => step.do !== "edit"), scene)
+  const result = outcome(adapter.close({ timeout }), typed)
+  await play(during, scene)
   await pass(timeout)
-  // Its own writes to the outbox are waited for no longer than that again.
-  if (!result.ended) await pass(Math.min(timeout, 3 * writeMs))
   expect(result.ended).toBeDefined()
 
   if (result.ended === "resolved") {
-    for (const handle of open()) {
-      const durable = server.hashes(handle.documentId)
-      expect(hashesOf(handle).filter(hash => !durable.has(hash))).toEqual([])
-    }
+    for (const { notDurable } of result.seen!.values()) expect(notDurable).toEqual([])
     expect(adapter.state).toBe("idle")
     await pass(1000)
-    expect([...outbox.changes.values()]).toEqual([])
+    // What was typed after the end is called what it is, and the next session sends it.
+    for (const handle of open()) {
+      expect(outbox.hashes(handle.documentId)).toEqual(notDurable(handle))
+      expect(adapter.saveStatus(handle).unsavedChanges).toBe(notDurable(handle).length)
+    }
     return
   }
 
@@ -69,10 +81,10 @@ async function closeRepo(before: Step[], during: Step[], timeout: number, writeM
   await pass(0)
   // Time has passed since: only what was known then counts, and it can only have become less.
   const later = scene.server.told.get(line)!
-  for (const handle of open()) {
+  for (const [handle, { hashes }] of result.seen!) {
     const listed: string[] = result.error.documents.find((one: any) => one.documentId === handle.documentId)?.hashes ?? []
     const told = ancestors(handle.doc(), later.get(handle.documentId) ?? [])
-    const missing = hashesOf(handle).filter(hash => !told.has(hash))
+    const missing = hashes.filter(hash => !told.has(hash))
     expect(listed).toEqual(expect.arrayContaining(missing))
   }
 
@@ -81,6 +93,7 @@ async function closeRepo(before: Step[], during: Step[], timeout: number, writeM
   const again = outcome(adapter.close({ timeout: 30_000 }))
   await pass(31_000)
   expect(again).toEqual({ ended: "resolved" })
+  expect(open().flatMap(notDurable)).toEqual([])
   expect([...outbox.changes.values()]).toEqual([])
 }
 
@@ -101,7 +114,9 @@ it("never resolves once a change was refused, whatever else happens, and says wh
     const issuer = new Issuer(server)
     const outbox = new MemoryStore()
     outbox.writeMs = run.writeMs
-    const { adapter, repo, line } = participant(server, { outbox, token: () => issuer.current })
+    const line = server.line()
+    const more = { fetch: server.fetch(line) }
+    const { adapter, repo } = participant(server, { outbox, token: () => issuer.current, line, more })
     const handle = repo.create<any>({ n: 0 })
     let edits = 0
     const edit = () => {
@@ -115,7 +130,7 @@ it("never resolves once a change was refused, whatever else happens, and says wh
     const refused = changes.filter(({ message }) => message === "refused").map(({ hash }) => hash)
     const result = outcome(adapter.close({ timeout: run.timeout }))
     await play(run.during.filter(step => step.do !== "edit"), scene)
-    await pass(run.timeout + 3 * run.writeMs)
+    await pass(run.timeout)
     expect(result.ended).toBeDefined()
     if (refused.length === 0) return
     expect(result.error).toBeInstanceOf(UnsavedChangesError)
@@ -177,17 +192,22 @@ it("holds for a plain document", async () => {
     const outbox = new MemoryStore()
     outbox.writeMs = writeMs
     const token = () => issuer.current
-    const doc = new PlainDocument<any>("ws://server.test", "doc", { outbox, token, environment: environment(line) })
+    const doc = new PlainDocument<any>("ws://server.test", DOCUMENT_ID, { outbox, token, environment: environment(line) })
     const scene = { server, line, issuer, edit: () => doc.change(d => (d.n = (d.n ?? 0) + 1)) }
-    const hashes = () => A.getChangesMetaSince(doc.doc, []).map(({ hash }) => hash)
+    const notDurable = () => {
+      const durable = server.hashes(DOCUMENT_ID)
+      return A.getChangesMetaSince(doc.doc, []).map(({ hash }) => hash).filter(hash => !durable.has(hash))
+    }
     await play(before, scene)
-    const result = outcome(doc.close({ timeout }))
-    await play(during.filter(step => step.do !== "edit"), scene)
-    await pass(timeout + 3 * writeMs)
+    const result = outcome(doc.close({ timeout }), notDurable)
+    await play(during, scene)
+    await pass(timeout)
     expect(result.ended).toBeDefined()
     if (result.ended === "resolved") {
-      const durable = server.hashes("doc")
-      expect(hashes().filter(hash => !durable.has(hash))).toEqual([])
+      expect(result.seen).toEqual([])
+      await pass(1000)
+      expect(outbox.hashes(DOCUMENT_ID)).toEqual(notDurable())
+      expect(doc.saveStatus().unsavedChanges).toBe(notDurable().length)
       return
     }
     expect(result.error).toBeInstanceOf(UnsavedChangesError)
@@ -196,6 +216,7 @@ it("holds for a plain document", async () => {
     const again = outcome(doc.close({ timeout: 30_000 }))
     await pass(31_000)
     expect(again).toEqual({ ended: "resolved" })
+    expect(notDurable()).toEqual([])
     expect([...outbox.changes.values()]).toEqual([])
   })
   await fc.assert(property, runs(1500))

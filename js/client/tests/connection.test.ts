@@ -101,6 +101,43 @@ describe("a connection", () => {
     expect(made.state).not.toBe("stopped")
   })
 
+  it("starts anew when the network is back, if an attempt has been hanging since before", async () => {
+    useFakeTime()
+    const { made } = connection()
+    await pass(2500)
+    made.wake()
+    await pass(1)
+    expect(Puppet.all.map(({ closed }) => closed)).toEqual([true, false])
+    // This one has only just begun.
+    await pass(1000)
+    made.wake()
+    await pass(1)
+    expect(Puppet.all.map(({ closed }) => closed)).toEqual([true, false])
+  })
+
+  it("lets an attempt go on if only somebody is in a hurry", async () => {
+    useFakeTime()
+    const { made } = connection()
+    for (let n = 0; n < 10; n++) {
+      await pass(1000)
+      made.hurry()
+    }
+    expect(Puppet.all).toHaveLength(1)
+  })
+
+  it("is given up in time also if it is asked for signs of life again and again", async () => {
+    useFakeTime()
+    const { made } = connection({ heartbeatTimeout: 5000 })
+    await pass(1)
+    Puppet.all[0]!.open()
+    made.ready()
+    for (let n = 0; n < 6; n++) {
+      made.wake()
+      await pass(1000)
+    }
+    expect(Puppet.all[0]!.closed).toBe(true)
+  })
+
   it("does nothing any more once it is ended", async () => {
     useFakeTime()
     const { made, states } = connection()

@@ -97,6 +97,23 @@ describe("when the page is hidden", () => {
     }
   })
 
+  it("what the server has refused does not take the room of what it may take", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.refuses = ({ message }) => message === "bad"
+    const { page, fetches, line, repo } = pageOf(server)
+    const noise = (length: number) => Array.from({ length }, () => Math.random().toString(36)[3]).join("")
+    const [bad, good] = [repo.create<any>({ n: 0 }), repo.create<any>({ n: 0 })]
+    await pass(1000)
+    bad.change(doc => (doc.text = noise(60_000)), { message: "bad" })
+    bad.change(doc => (doc.n = 1))
+    await pass(1000)
+    line.cut()
+    good.change(doc => (doc.text = noise(50_000)))
+    page.hide()
+    expect(fetches.map(({ url }) => url)).toEqual([expect.stringContaining(good.documentId)])
+  })
+
   it("a post that fails changes nothing", async () => {
     useFakeTime()
     const server = new FakeServer()

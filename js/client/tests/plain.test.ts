@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest"
 import { openDocument, PlainDocument, type OpenDocumentOptions } from "../src/plain/index.js"
 import { FakeServer } from "./fake/server.js"
 import { pass, useFakeTime } from "./fake/time.js"
-import { environment } from "./fake/world.js"
+import { DOCUMENT_ID, environment, MemoryStore } from "./fake/world.js"
 
 interface Note {
   n?: number
@@ -12,7 +12,7 @@ interface Note {
 
 async function opened(server: FakeServer, options: OpenDocumentOptions<Note> & { line?: ReturnType<FakeServer["line"]> } = {}) {
   const line = options.line ?? server.line()
-  const opening = openDocument<Note>("ws://server.test", "doc", { environment: environment(line), ...options })
+  const opening = openDocument<Note>("ws://server.test", DOCUMENT_ID, { environment: environment(line), ...options })
   await pass(100)
   return { line, doc: await opening }
 }
@@ -65,7 +65,7 @@ describe("a plain document", () => {
     const closing = doc.close({ timeout: 60_000 })
     await pass(60_000)
     await closing
-    expect(server.hashes("doc").size).toBe(2)
+    expect(server.hashes(DOCUMENT_ID).size).toBe(2)
   })
 
   it("says what the server refused", async () => {
@@ -83,7 +83,7 @@ describe("a plain document", () => {
     useFakeTime()
     const line = new FakeServer().line()
     line.mode = "silent"
-    const opening = openDocument("ws://server.test", "doc", { environment: environment(line), timeout: 500 }).catch(e => e)
+    const opening = openDocument("ws://server.test", DOCUMENT_ID, { environment: environment(line), timeout: 500 }).catch(e => e)
     await pass(500)
     expect((await opening).message).toContain("is it reachable?")
   })
@@ -92,7 +92,7 @@ describe("a plain document", () => {
     useFakeTime()
     const server = new FakeServer()
     server.token = "good"
-    const opening = openDocument("ws://server.test", "doc", { environment: environment(server.line()), token: "bad" }).catch(e => e)
+    const opening = openDocument("ws://server.test", DOCUMENT_ID, { environment: environment(server.line()), token: "bad" }).catch(e => e)
     await pass(500)
     expect(await opening).toMatchObject({ name: "ConnectionStoppedError", code: 4401 })
   })
@@ -103,7 +103,7 @@ describe("a plain document", () => {
     const line = server.line()
     line.mode = "refused"
     const initial = A.from<any>({ n: 1 }) as A.Doc<Note>
-    const doc = new PlainDocument<Note>("ws://server.test", "doc", { environment: environment(line), initial })
+    const doc = new PlainDocument<Note>("ws://server.test", DOCUMENT_ID, { environment: environment(line), initial })
     doc.change(d => (d.m = 1))
     await pass(100)
     expect(doc.saveStatus()).toMatchObject({ state: "notSaved", unsavedChanges: 2 })
@@ -111,4 +111,19 @@ describe("a plain document", () => {
     await pass(60_000)
     expect(doc.saveStatus().state).toBe("saved")
   })
+})
+
+it("the browser is asked to keep the outbox of plain documents, once, and only when there is something in it", async () => {
+  useFakeTime()
+  let asked = 0
+  const persistStorage = async () => ++asked > 0
+  const server = new FakeServer()
+  const line = server.line()
+  const { doc } = await opened(server, { environment: environment(line, { persistStorage }), outbox: new MemoryStore() })
+  expect(asked).toBe(0)
+  for (let n = 0; n < 3; n++) doc.change(d => (d.n = n))
+  expect(asked).toBe(1)
+  const { doc: without } = await opened(server, { environment: environment(line, { persistStorage }) })
+  without.change(d => (d.n = 9))
+  expect(asked).toBe(1)
 })

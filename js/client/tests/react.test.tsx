@@ -85,6 +85,18 @@ it("the chip does not flicker while somebody types, and never says saved too ear
   expect(element.textContent).toBe("Saved")
 })
 
+it("good news waits by the clock of the source, if it has one", () => {
+  const due: Array<() => void> = []
+  const timers = { setTimeout: (callback: () => void) => due.push(callback), clearTimeout: () => {} }
+  const source = Object.assign(new FakeSource("saving"), { timers })
+  act(() => root.render(<SaveStatusProvider source={source}><SaveStatus /></SaveStatusProvider>))
+  source.become("saved")
+  act(() => vi.advanceTimersByTime(10_000))
+  expect(element.textContent).toBe("Saving…")
+  act(() => due.forEach(callback => callback()))
+  expect(element.textContent).toBe("Saved")
+})
+
 it("the hook asks for its document, and shows every change at once unless told to be smooth", () => {
   const source = new FakeSource("saving")
   const Show = () => useSaveStatus({ documentId: "doc" }).state

@@ -1,67 +1,10 @@
 // What one session or tab leaves behind reaches the server without the application touching it.
 
 import { describe, expect, it } from "vitest"
-import type { LocksLike } from "../src/core/environment.js"
+import { FakeLocks } from "./fake/locks.js"
 import { FakeServer } from "./fake/server.js"
 import { pass, useFakeTime } from "./fake/time.js"
-import { hashesOf, MemoryStore, participant } from "./fake/world.js"
-
-/** A storage adapter of automerge-repo in memory. */
-class MemoryStorage {
-  readonly #entries = new Map<string, { key: string[]; data: Uint8Array }>()
-  async load(key: string[]) {
-    return this.#entries.get(key.join("/"))?.data
-  }
-  async save(key: string[], data: Uint8Array) {
-    this.#entries.set(key.join("/"), { key, data })
-  }
-  async remove(key: string[]) {
-    this.#entries.delete(key.join("/"))
-  }
-  async loadRange(prefix: string[]) {
-    return [...this.#entries.values()].filter(({ key }) => prefix.every((part, at) => key[at] === part))
-  }
-  async removeRange(prefix: string[]) {
-    for (const { key } of await this.loadRange(prefix)) await this.remove(key)
-  }
-}
-
-/** `navigator.locks` for several tabs; `die` frees a tab's locks as the browser does. */
-class FakeLocks {
-  readonly #held: Array<{ name: string; tab: object }> = []
-  readonly #waiting: Array<{ name: string; tab: object; start: () => void }> = []
-
-  forTab(): LocksLike & { die(): void } {
-    const tab = {}
-    return {
-      request: (name, { signal }, held) =>
-        new Promise<void>((resolve, reject) => {
-          signal?.addEventListener("abort", () => reject(signal.reason))
-          const start = () => {
-            this.#held.push({ name, tab })
-            void held().then(() => {
-              this.#free(name)
-              resolve()
-            })
-          }
-          if (this.#held.some(one => one.name === name)) this.#waiting.push({ name, tab, start })
-          else start()
-        }),
-      query: async () => ({ held: this.#held.map(({ name }) => ({ name })) }),
-      die: () => {
-        const names = this.#held.filter(one => one.tab === tab).map(({ name }) => name)
-        this.#waiting.splice(0, Infinity, ...this.#waiting.filter(one => one.tab !== tab))
-        for (const name of names) this.#free(name)
-      },
-    }
-  }
-
-  #free(name: string): void {
-    this.#held.splice(this.#held.findIndex(one => one.name === name), 1)
-    const next = this.#waiting.findIndex(one => one.name === name)
-    if (next >= 0) this.#waiting.splice(next, 1)[0]!.start()
-  }
-}
+import { hashesOf, MemoryStorage, MemoryStore, participant } from "./fake/world.js"
 
 describe("after a restart", () => {
   it("documents that owe something are opened and sent, and others are not", async () => {

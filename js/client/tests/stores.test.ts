@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { IDBFactory, IDBTransaction } from "fake-indexeddb"
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest"
 import { IndexedDBStore } from "../src/core/indexeddb-store.js"
-import type { OutboxBatch, OutboxChange, OutboxStore } from "../src/core/outbox.js"
+import type { DurableHeads, OutboxBatch, OutboxChange, OutboxStore } from "../src/core/outbox.js"
 import { FileOutboxStore } from "../src/node/index.js"
 
 const row = (documentId: string, hash: string, deps: string[] = []): OutboxChange => ({
@@ -61,10 +61,12 @@ describe.each(kinds)("%s", (_, open) => {
   it("gives back what was written, in the order of writing, also to its successor", async () => {
     const store = open()
     await store.write(batch({ put: [row("b", "2"), row("a", "9", ["8"])], serverId: "server", strict: true }))
-    await store.write(batch({ put: [row("b", "1", ["2"])], durableHeads: new Map([["c", ["5", "6"]]]) }))
+    const durableHeads = new Map<string, DurableHeads | undefined>([["c", { heads: ["5", "6"], serverId: "server" }], ["d", { heads: ["7"], serverId: "server" }]])
+    await store.write(batch({ put: [row("b", "1", ["2"])], durableHeads }))
+    await store.write(batch({ durableHeads: new Map([["d", undefined]]) }))
     const expected = {
       changes: [row("b", "2"), row("a", "9", ["8"]), row("b", "1", ["2"])],
-      durableHeads: new Map([["c", ["5", "6"]]]),
+      durableHeads: new Map([["c", { heads: ["5", "6"], serverId: "server" }]]),
       serverId: "server",
     }
     expect(await store.load()).toEqual(expected)
@@ -113,11 +115,42 @@ describe("FileOutboxStore", () => {
     expect((await store.load()).changes).toEqual([row("a", "1199")])
   })
 
+  it("reads what earlier versions wrote, but not heads of which the server is not known", async () => {
+    const path = join(folder, "outbox")
+    const put = [{ ...row("a", "1"), bytes: "AQL/" }]
+    await writeFile(path, `${JSON.stringify({ put, remove: [], durableHeads: [["a", ["0"]]], serverId: "server" })}\n`)
+    expect(await openFile(path).load()).toEqual({ changes: [row("a", "1")], durableHeads: new Map(), serverId: "server" })
+  })
+
   it("says that a file is none of its own", async () => {
     const path = join(folder, "outbox")
     await writeFile(path, "not an outbox\n")
     await expect(openFile(path).load()).rejects.toThrow()
   })
+})
+
+it("IndexedDBStore reads what version 1 wrote, but not heads of which the server is not known", async () => {
+  await new Promise<void>((resolve, reject) => {
+    const request = factory.open("outbox", 1)
+    request.onupgradeneeded = () => {
+      const changes = request.result.createObjectStore("changes", { keyPath: ["documentId", "hash"] })
+      changes.put({ ...row("a", "1"), order: [3, 0] })
+      request.result.createObjectStore("documents").put(["0"], "a")
+      request.result.createObjectStore("meta").put("server", "serverId")
+    }
+    request.onsuccess = () => resolve(request.result.close())
+    request.onerror = () => reject(request.error)
+  })
+  const store = toBeClosed(new IndexedDBStore("outbox", factory))
+  expect(await store.load()).toEqual({ changes: [row("a", "1")], durableHeads: new Map(), serverId: "server" })
+})
+
+it("IndexedDBStore orders changes by the clock that it is given, and by their number within a millisecond", async () => {
+  const now = vi.fn(() => 5)
+  const store = toBeClosed(new IndexedDBStore("outbox", factory, now))
+  await store.write(batch({ put: [row("b", "2"), row("a", "1")] }))
+  expect((await store.load()).changes).toEqual([row("b", "2"), row("a", "1")])
+  expect(now).toHaveBeenCalledTimes(2)
 })
 
 it("hands changes to the browser in one go, as the page may be gone before an answer", async () => {

@@ -24,9 +24,9 @@ function onHashChange(listener: () => void): () => void {
   return () => window.removeEventListener("hashchange", listener)
 }
 
-/** Where the connection stands. The adapter calls back whenever it opens or ends. */
+/** Where the connection stands. */
 export function useConnection(adapter: HighwaterClientAdapter): ConnectionState {
-  const subscribe = useCallback((listener: () => void) => adapter.onSaveStatus(listener), [adapter])
+  const subscribe = useCallback((listener: () => void) => adapter.onStateChange(listener), [adapter])
   return useSyncExternalStore(subscribe, () => adapter.state)
 }
 

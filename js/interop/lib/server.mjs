@@ -36,6 +36,8 @@ export class Server extends EventEmitter {
   #child
   #log = []
   port = 0
+  /** More of the program's environment, from the next start on. */
+  env = {}
 
   constructor(dataDir, kind = serverKind) {
     super()
@@ -59,7 +61,7 @@ export class Server extends EventEmitter {
   async start() {
     const [program, args] = commandLine(this.kind, this.port, this.dataDir)
     // Documents are compacted as soon as they have a few changes, so that everything here happens to compacted ones too.
-    const env = { HIGHWATER_COMPACT_CHANGES_MIN: "20", ...process.env }
+    const env = { HIGHWATER_COMPACT_CHANGES_MIN: "20", ...process.env, ...this.env }
     const child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] })
     this.#child = child
     this.#record(`-- ${program} ${args.join(" ")} (pid ${child.pid})`)

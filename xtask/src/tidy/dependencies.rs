@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Findings;
 
 const CORE: &str = "highwater-core";
+const CLIENT: &str = "highwater-client";
 
 /// All that the core may name itself. A new line here is a decision, not a convenience.
 /// JSON, and Base64 in it, because documents are read and edited in that form.
@@ -29,18 +30,22 @@ const CORE_MAY_USE: [&str; 11] = [
 const NEVER_BELOW_CORE: [&str; 9] =
     ["async-io", "async-std", "futures-executor", "mio", "polling", "smol", "socket2", "tokio", "wasi-http"];
 
-/// These crates belong to one of ours alone.
-const BELONGS_TO: [(&str, &str); 9] = [
-    ("rusqlite", "highwater-storage"),
-    ("libsqlite3-sys", "highwater-storage"),
-    ("sqlx", "highwater-storage"),
-    ("tokio-postgres", "highwater-storage"),
-    ("axum", "highwater-server"),
-    ("hyper", "highwater-server"),
-    ("clap", "highwater"),
-    ("anyhow", "highwater"),
-    ("tracing-subscriber", "highwater"),
+/// These crates belong to some of ours alone.
+const BELONGS_TO: [(&str, &[&str]); 9] = [
+    // The client has its outbox in a file.
+    ("rusqlite", &["highwater-storage", "highwater-client"]),
+    ("libsqlite3-sys", &["highwater-storage"]),
+    ("sqlx", &["highwater-storage"]),
+    ("tokio-postgres", &["highwater-storage"]),
+    ("axum", &["highwater-server"]),
+    ("hyper", &["highwater-server"]),
+    ("clap", &["highwater"]),
+    ("anyhow", &["highwater"]),
+    ("tracing-subscriber", &["highwater"]),
 ];
+
+/// A client must not bring the server along.
+const NEVER_BELOW_CLIENT: [&str; 3] = ["highwater-server", "highwater-storage", "axum"];
 
 const LICENCES: [&str; 14] = [
     "0BSD",
@@ -70,6 +75,7 @@ pub(crate) fn check(metadata: &Value, findings: &mut Findings) -> Result<()> {
         }
     }
     check_below_core(&graph, findings);
+    check_below_client(&graph, findings);
     Ok(())
 }
 
@@ -139,11 +145,12 @@ fn check_ours(package: &Package<'_>, findings: &mut Findings) {
     if package.name == "xtask" {
         return;
     }
-    for (dependency, owner) in BELONGS_TO {
-        if package.direct.contains(dependency) && package.name != owner {
+    for (dependency, owners) in BELONGS_TO {
+        if package.direct.contains(dependency) && !owners.contains(&package.name) {
+            let owner = owners[0];
             findings.add(
                 &place,
-                format!("depends on {dependency}, which belongs to {owner} alone"),
+                format!("depends on {dependency}, which belongs to {} alone", owners.join(" and ")),
                 format!("put the code that needs it into {owner} and give it an interface without {dependency} in it"),
             );
         }
@@ -176,6 +183,18 @@ fn check_below_core(graph: &Graph<'_>, findings: &mut Findings) {
                 format!(
                     "turn off the feature of {by} that brings it: the core knows no runtime and no socket"
                 ),
+            );
+        }
+    }
+}
+
+fn check_below_client(graph: &Graph<'_>, findings: &mut Findings) {
+    for (name, by) in graph.below(CLIENT) {
+        if NEVER_BELOW_CLIENT.contains(&name) {
+            findings.add(
+                format!("crate {CLIENT}"),
+                format!("{name} is in its dependency tree, by way of {by}"),
+                "put what both need into highwater-core",
             );
         }
     }
@@ -319,6 +338,16 @@ mod tests {
             ("tokio", "MIT", Some(REGISTRY), &[]),
         ]);
         assert_eq!(found, ["tokio is in its dependency tree, by way of middle"]);
+    }
+
+    #[test]
+    fn a_server_below_the_client_is_found_and_its_outbox_may_be_a_database() {
+        let found = problems(&[
+            (CLIENT, "MIT", None, &["highwater-storage", "rusqlite"]),
+            ("highwater-storage", "MIT", None, &[]),
+            ("rusqlite", "MIT", Some(REGISTRY), &[]),
+        ]);
+        assert_eq!(found, ["highwater-storage is in its dependency tree, by way of highwater-client"]);
     }
 
     #[test]

@@ -146,3 +146,19 @@ fn what_the_changes_of_a_message_unpack_to_is_bounded_together() {
     let both = unpack_within(&[chunk.clone(), chunk], 2 << 20);
     assert!(matches!(both, Err(ChunkError::TooLarge { .. })), "{both:?}");
 }
+
+#[test]
+fn a_client_checks_the_same_bounds_without_unpacking() {
+    let mut document = AutoCommit::new();
+    document.put(ROOT, "text", "a".repeat(1 << 20)).unwrap();
+    document.commit();
+    let change = Bytes::copy_from_slice(&document.get_last_local_change().unwrap().clone().bytes());
+    let saved = Bytes::from(document.save());
+    for chunk in [change, saved] {
+        assert!(chunk.len() < 10_000, "it is not packed");
+        assert_eq!(check_bounds_within(std::slice::from_ref(&chunk), 2 << 20), Ok(()));
+        let many = check_bounds_within(&[chunk.clone(), chunk.clone()], 2 << 20);
+        assert!(matches!(many, Err(ChunkError::TooLarge { .. })), "{many:?}");
+        assert!(check_bounds(&[chunk.slice(..chunk.len() - 1)]).is_err());
+    }
+}

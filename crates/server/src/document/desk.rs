@@ -59,6 +59,8 @@ pub(crate) struct EditRequest {
     pub(crate) work: Work,
     /// What the change is about, for people.
     pub(crate) message: Option<String>,
+    /// When it was made, in seconds since 1970; now, if nothing is said.
+    pub(crate) time: Option<i64>,
     pub(crate) precondition: Precondition,
     /// A document that does not exist is made.
     pub(crate) creates: bool,
@@ -68,6 +70,27 @@ pub(crate) struct EditRequest {
     pub(crate) wants_value: bool,
     /// What it takes up of the memory for bodies.
     pub(crate) _room: Option<OwnedSemaphorePermit>,
+}
+
+impl EditRequest {
+    /// An edit of a document that exists, of which nothing else is asked.
+    pub(crate) fn new(work: Work) -> Self {
+        Self {
+            work,
+            message: None,
+            time: None,
+            precondition: Precondition::None,
+            creates: false,
+            key: None,
+            wants_value: false,
+            _room: None,
+        }
+    }
+
+    /// Makes a document that does not exist.
+    pub(crate) fn create(work: Work) -> Self {
+        Self { precondition: Precondition::Absent { is_create: true }, creates: true, ..Self::new(work) }
+    }
 }
 
 /// What an edit does.

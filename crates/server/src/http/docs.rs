@@ -8,6 +8,7 @@ mod read;
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
@@ -15,9 +16,8 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use highwater_core::ChangeHash;
 use highwater_core::limits::HAVE_HASHES_MAX;
-use highwater_core::{ChangeHash, PeerId};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -31,7 +31,6 @@ use crate::connection;
 use crate::envelope::hashes;
 use crate::hub::Hub;
 use crate::limits::{HAVE_BYTES_MAX, INGEST_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
-use crate::uploads;
 
 /// The routes below `/v1/docs`, with their description.
 pub(super) fn routes() -> OpenApiRouter<Arc<Hub>> {
@@ -54,7 +53,7 @@ pub(super) const PLAIN_PROTOCOL: &str = "automerge-sync.v1";
 /// `GET /v1/docs/{id}/sync`: a WebSocket for one document, in the plain protocol.
 pub(super) async fn sync(
     State(hub): State<Arc<Hub>>,
-    Extension(activity): Extension<Activity>,
+    activity: Activity,
     InPath(id): InPath,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -173,9 +172,7 @@ pub(super) async fn ingest(
     content_length(&headers, INGEST_BYTES_MAX)?.ok_or(Problem::LengthRequired)?;
     // Held until the answer: what all requests together hold in memory is bounded.
     let (body, _room) = read_with_room(&hub, &headers, body, INGEST_BYTES_MAX, 1).await?;
-    let changes = uploads::unpack(hub.unpacking(), id, vec![body]).await?;
-    let sender = PeerId::new("http").map_err(|error| Problem::Internal(error.to_string()))?;
-    let ingested = hub.ingest(id, changes, sender).await?;
+    let ingested = hub.ingest(id, body, "http").await?;
     let rejected = ingested.rejected.into_iter();
     Ok(answer(&IngestAnswer {
         durable: hashes(&ingested.durable),

@@ -1,7 +1,9 @@
 //! What requests say in their path, query, head and body. Whatever is wrong with it becomes a [`Problem`].
 
+use std::convert::Infallible;
+
 use axum::body::{self, Body};
-use axum::extract::{FromRequestParts, Query, RawPathParams};
+use axum::extract::{FromRequestParts, OriginalUri, Query, RawPathParams};
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
@@ -9,12 +11,12 @@ use bytes::Bytes;
 use highwater_core::limits::HAVE_HASHES_MAX;
 use highwater_core::{ChangeHash, DocumentId};
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Problem;
+use crate::document::Key;
 use crate::hub::Hub;
-use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, UNSIZED_BYTES_MAX};
+use crate::limits::UNSIZED_BYTES_MAX;
 
 /// JSON.
 pub(super) const JSON: &str = "application/json";
@@ -46,11 +48,25 @@ impl<S: Send + Sync> FromRequestParts<S> for HashInPath {
     }
 }
 
+/// What stands before the paths that the routes know, if the application mounted them below another one.
+pub(super) struct MountedAt(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for MountedAt {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let whole = parts.extensions.get::<OriginalUri>().map(|uri| uri.path());
+        let before = whole.and_then(|whole| whole.strip_suffix(parts.uri.path()));
+        Ok(Self(before.unwrap_or_default().to_owned()))
+    }
+}
+
 async fn path_part<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, Problem> {
     let invalid = |detail: String| Problem::Invalid { what: "path", detail };
     let params =
         RawPathParams::from_request_parts(parts, state).await.map_err(|error| invalid(error.body_text()))?;
-    let part = params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+    // The last one: an application may have one of the same name before it.
+    let part = params.iter().filter(|(key, _)| *key == name).last().map(|(_, value)| value.to_owned());
     part.ok_or_else(|| invalid(format!("no {name}")))
 }
 
@@ -141,25 +157,9 @@ pub(super) fn wants_representation(headers: &HeaderMap) -> bool {
     })
 }
 
-/// SHA-256 of the key by which a request is known.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Problem> {
-    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    let key = key.as_bytes();
-    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-        let detail = format!("expected 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes");
-        return Err(Problem::Invalid { what: "Idempotency-Key", detail });
-    }
-    Ok(Some(Sha256::digest(key).into()))
-}
-
-/// SHA-256 of several things, of which none runs into the next.
-pub(super) fn fingerprint(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
+/// By which key a request is known that asks for this, if it has one.
+pub(super) fn idempotency_key(headers: &HeaderMap, asked: &[&[u8]]) -> Result<Option<Key>, Problem> {
+    headers.get(IDEMPOTENCY_KEY).map(|key| Key::new(key.as_bytes(), asked)).transpose()
 }
 
 /// How large the body is, if that is said. One that is too large is not read.

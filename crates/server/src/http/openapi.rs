@@ -16,6 +16,7 @@ use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::docs;
+use super::extract::MountedAt;
 use super::problem::{Limit, ProblemBody};
 use super::webhooks;
 use crate::hub::Hub;
@@ -228,10 +229,14 @@ pub(super) fn routes() -> Router<Arc<Hub>> {
     let (router, description) = api.split_for_parts();
     let description = serde_json::to_value(description).unwrap_or_default();
     let page = Bytes::from(page::of(&description));
-    let json = Bytes::from(description.to_string());
-    router
-        .route("/v1/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], json)))
-        .route("/v1/api", get(async move || page_answer(page)))
+    let description = async move |MountedAt(base): MountedAt| {
+        let mut description = description;
+        if !base.is_empty() {
+            description["servers"] = serde_json::json!([{ "url": base }]);
+        }
+        axum::Json(description)
+    };
+    router.route("/v1/openapi.json", get(description)).route("/v1/api", get(async move || page_answer(page)))
 }
 
 fn page_answer(page: Bytes) -> Response {

@@ -27,6 +27,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct TestServer {
     pub address: SocketAddr,
+    /// Where clients of automerge-repo connect.
+    sync_path: &'static str,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Result<(), ServerError>>,
 }
@@ -54,7 +56,21 @@ impl TestServer {
         let address = server.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async { drop(stopped.await) }));
-        Self { address, stop: Some(stop), running }
+        Self { address, sync_path: "/", stop: Some(stop), running }
+    }
+
+    /// An application's own server.
+    pub async fn of_application(application: axum::Router, sync_path: &'static str) -> Self {
+        let listener = tokio::net::TcpListener::bind(config().listen).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(async {
+            tokio::select! {
+                served = axum::serve(listener, application).into_future() => Ok(served?),
+                _ = stopped => Ok(()),
+            }
+        });
+        Self { address, sync_path, stop: Some(stop), running }
     }
 
     /// Asks the server to stop, without waiting.
@@ -73,7 +89,7 @@ impl TestServer {
     }
 
     pub async fn socket(&self) -> Socket {
-        let url = format!("ws://{}/", self.address);
+        let url = format!("ws://{}{}", self.address, self.sync_path);
         let (stream, _) = tokio_tungstenite::connect_async_with_config(url, None, true).await.unwrap();
         Socket { stream }
     }
@@ -94,8 +110,10 @@ impl TestServer {
     pub async fn http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let mut head =
-            format!("{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n", body.len());
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        );
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }

@@ -1,5 +1,8 @@
 import * as A from "@automerge/automerge/slim"
 
+/** How many hashes the server takes in one question whether changes are durable. */
+export const HASHES_MAX = 1000
+
 /** One change of a document, as it is stored and sent. */
 export interface Change {
   /** Its hash in hex, by which the server names it. */

@@ -40,6 +40,8 @@ const OPEN = 1
 // A connection that lasted for so long was a success. One that ends at once is not: a server that is too busy
 // may let clients in and close them again, and they must come back ever more slowly.
 const SUCCESS_MS = 5000
+// An attempt that is older than this when the network comes back may be on the path that went.
+const HANGING_MS = 2000
 
 /** One WebSocket that is made anew whenever it ends, until that is pointless. */
 export class Connection {
@@ -55,7 +57,9 @@ export class Connection {
   #attempt = 0
   #timer: unknown
   #error: ConnectionStoppedError | undefined
+  #attemptedAt = 0
   #readyAt: number | undefined
+  #isProbing = false
   #tokenExpired = false
   #serverSaid = ""
 
@@ -119,10 +123,17 @@ export class Connection {
     this.#serverSaid = message
   }
 
-  /** The network may be back, or another one: try at once, or look whether the socket still works. */
-  wake(): void {
+  /** Somebody waits: try at once, or look whether the socket still works. */
+  hurry(): void {
     if (this.#state === "waiting") void this.#connect()
-    else if (this.#state === "open") this.#probe()
+    else if (this.#state === "open" && !this.#isProbing) this.#probe()
+  }
+
+  /** The network may be back, or another one: as {@link hurry}, and an attempt from before is not waited for. */
+  wake(): void {
+    const age = this.#environment.now() - this.#attemptedAt
+    if (this.#state === "connecting" && age > HANGING_MS) void this.#connect()
+    else this.hurry()
   }
 
   /** Drops the socket and tries again after a pause. */
@@ -133,6 +144,7 @@ export class Connection {
   async #connect(): Promise<void> {
     this.#abandonSocket()
     const attempt = ++this.#attempt
+    this.#attemptedAt = this.#environment.now()
     this.#setState("connecting")
     // Before the token is asked for: that may hang as well.
     this.#setTimer(() => this.drop(), this.#options.connectTimeout ?? 20_000)
@@ -220,8 +232,9 @@ export class Connection {
   }
 
   #probe(): void {
-    if (this.#handlers.ping()) this.#setTimer(() => this.drop(), this.#options.heartbeatTimeout ?? 10_000)
-    else this.#expectSilence()
+    if (!this.#handlers.ping()) return this.#expectSilence()
+    this.#setTimer(() => this.drop(), this.#options.heartbeatTimeout ?? 10_000)
+    this.#isProbing = true
   }
 
   #setTimer(callback: () => void, ms: number): void {
@@ -233,6 +246,7 @@ export class Connection {
   }
 
   #clearTimer(): void {
+    this.#isProbing = false
     if (this.#timer !== undefined) this.#environment.clearTimeout(this.#timer)
     this.#timer = undefined
   }

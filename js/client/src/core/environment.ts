@@ -68,8 +68,17 @@ export interface Environment {
   persistStorage?: (() => Promise<boolean>) | undefined
 }
 
+// Platforms keep a timer's time in 31 bits, and fire at once if there are more.
+const TIMER_MS_MAX = 2 ** 31 - 1
+
+/** The platform's environment, with these parts in place of its own. */
+export function environmentOf(given: Partial<Environment> = {}): Environment {
+  const environment = { ...platform(), ...given }
+  return { ...environment, setTimeout: (callback, ms) => environment.setTimeout(callback, Math.min(ms, TIMER_MS_MAX)) }
+}
+
 /** The platform's own environment. */
-export function platform(): Environment {
+function platform(): Environment {
   const global = globalThis as any
   const isPage = typeof global.window === "object" && typeof global.document === "object"
   const events = typeof global.addEventListener === "function" ? global : undefined

@@ -17,12 +17,14 @@ export interface UnsavedDocument {
 }
 
 /** Why waiting for the server ended. */
-export type UnsavedReason = "timeout" | "rejected" | "stopped"
+export type UnsavedReason = "timeout" | "rejected" | "stopped" | "deleted" | "outbox"
 
 const WHAT_TO_DO: Record<UnsavedReason, string> = {
   timeout: "the server did not confirm them in time; wait longer, or keep this device's copy",
   rejected: "the server refused some of them for good; show the user what they are, and keep this device's copy",
   stopped: "the connection has ended for good; see the cause",
+  deleted: "the document was deleted here",
+  outbox: "what earlier sessions left in the outbox on this device is not known, as it could not be read; see the cause",
 }
 
 /** Waiting ended while these changes were not durable on the server. They are still in the outbox. */

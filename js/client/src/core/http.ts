@@ -1,7 +1,6 @@
-import { joinChunks } from "./changes.js"
+import { joinChunks, type Change } from "./changes.js"
 import type { Environment } from "./environment.js"
 import type { RejectedChange } from "./errors.js"
-import type { PendingChange } from "./ledger.js"
 import { withToken } from "./token.js"
 
 const GONE = 410
@@ -16,9 +15,17 @@ export interface PostedChanges {
   readonly rejected: readonly RejectedChange[]
 }
 
+/** Where something of a document is: below the server's url, which may have a path and a query of its own. */
+export function documentUrl(serverUrl: string, documentId: string, what: "sync" | "changes"): URL {
+  const url = new URL(serverUrl)
+  url.pathname = `${url.pathname.replace(/\/$/, "")}/v1/docs/${encodeURIComponent(documentId)}/${what}`
+  url.hash = ""
+  return url
+}
+
 /** Where the changes of a document are posted: on the WebSocket's host, over HTTP. */
 export function changesUrl(webSocketUrl: string, documentId: string, token: string | undefined): string {
-  const url = new URL(`/v1/docs/${encodeURIComponent(documentId)}/changes`, webSocketUrl)
+  const url = documentUrl(webSocketUrl, documentId, "changes")
   url.protocol = url.protocol === "wss:" ? "https:" : "http:"
   return withToken(url.href, token)
 }
@@ -30,7 +37,7 @@ export function changesUrl(webSocketUrl: string, documentId: string, token: stri
 export async function postChanges(
   fetch: NonNullable<Environment["fetch"]>,
   url: string,
-  changes: readonly PendingChange[],
+  changes: readonly Change[],
   keepalive: boolean
 ): Promise<PostedChanges | undefined> {
   try {

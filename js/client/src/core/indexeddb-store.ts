@@ -1,6 +1,7 @@
-import type { OutboxBatch, OutboxChange, OutboxContents, OutboxStore } from "./outbox.js"
+import type { DurableHeads, OutboxBatch, OutboxChange, OutboxContents, OutboxStore } from "./outbox.js"
 
-const VERSION = 1
+// 1: heads did not say of which server they are.
+const VERSION = 2
 const CHANGES = "changes"
 const DOCUMENTS = "documents"
 const META = "meta"
@@ -14,19 +15,21 @@ type Row = OutboxChange & { readonly order: readonly [at: number, count: number]
 export class IndexedDBStore implements OutboxStore {
   readonly #name: string
   readonly #factory: IDBFactory
+  readonly #now: () => number
   #database: Promise<IDBDatabase> | undefined
   #order: Row["order"] = [0, 0]
 
-  constructor(name: string, factory: IDBFactory = indexedDB) {
+  constructor(name: string, factory: IDBFactory = indexedDB, now: () => number = Date.now) {
     this.#name = name
     this.#factory = factory
+    this.#now = now
   }
 
   async load(): Promise<OutboxContents> {
     const transaction = (await this.#open()).transaction([CHANGES, DOCUMENTS, META], "readonly")
     const [rows, heads, ids, serverId] = await Promise.all([
       result<Row[]>(transaction.objectStore(CHANGES).getAll()),
-      result<string[][]>(transaction.objectStore(DOCUMENTS).getAll()),
+      result<DurableHeads[]>(transaction.objectStore(DOCUMENTS).getAll()),
       result<IDBValidKey[]>(transaction.objectStore(DOCUMENTS).getAllKeys()),
       result<string | undefined>(transaction.objectStore(META).get(SERVER_ID)),
     ])
@@ -44,7 +47,11 @@ export class IndexedDBStore implements OutboxStore {
     const changes = transaction.objectStore(CHANGES)
     for (const change of put) changes.put({ ...change, order: this.#nextOrder() } satisfies Row)
     for (const { documentId, hash } of remove) changes.delete([documentId, hash])
-    for (const [documentId, heads] of durableHeads) transaction.objectStore(DOCUMENTS).put([...heads], documentId)
+    const documents = transaction.objectStore(DOCUMENTS)
+    for (const [documentId, heads] of durableHeads) {
+      if (heads) documents.put(heads, documentId)
+      else documents.delete(documentId)
+    }
     if (serverId !== undefined) transaction.objectStore(META).put(serverId, SERVER_ID)
     // A transaction that writes nothing need not reach the disk.
     if (strict) transaction.objectStore(META).put(true, SYNCED)
@@ -62,7 +69,7 @@ export class IndexedDBStore implements OutboxStore {
   /** The order of writing is the causal order within a document. */
   #nextOrder(): Row["order"] {
     const [at, count] = this.#order
-    const now = Date.now()
+    const now = this.#now()
     this.#order = now > at ? [now, 0] : [at, count + 1]
     return this.#order
   }
@@ -76,10 +83,12 @@ export class IndexedDBStore implements OutboxStore {
 
   async #openAnew(): Promise<IDBDatabase> {
     const request = this.#factory.open(this.#name, VERSION)
-    request.onupgradeneeded = () => {
-      request.result.createObjectStore(CHANGES, { keyPath: ["documentId", "hash"] })
+    request.onupgradeneeded = ({ oldVersion }) => {
+      if (oldVersion < 1) {
+        request.result.createObjectStore(CHANGES, { keyPath: ["documentId", "hash"] })
+        request.result.createObjectStore(META)
+      } else request.result.deleteObjectStore(DOCUMENTS)
       request.result.createObjectStore(DOCUMENTS)
-      request.result.createObjectStore(META)
     }
     const database = await result(request)
     // Browsers close it under memory pressure, and when a newer version of the application opens it.

@@ -90,10 +90,10 @@ export class Ledger {
     return [...before.values()].filter(({ hash }) => !this.#pending.has(hash))
   }
 
-  /** Forgets what the server said: it is another server, or not the one it was. */
-  doubt(): void {
+  /** Forgets what the server has, as it may have lost it. What it refused, another server may take. */
+  doubt(isOtherServer: boolean): void {
     this.#ahead.clear()
-    this.#rejected.clear()
+    if (isOtherServer) this.#rejected.clear()
   }
 
   /** The server will never take these changes. */

@@ -10,6 +10,13 @@ export class Listeners<Arguments extends unknown[] = []> {
   }
 
   notify(...args: Arguments): void {
-    for (const listener of [...this.#all]) listener(...args)
+    for (const listener of [...this.#all]) {
+      try {
+        listener(...args)
+      } catch (error) {
+        // The application's mistake must not stop what called it here: a socket's event, a write to the outbox.
+        console.error("highwater: a listener of the application threw:", error)
+      }
+    }
   }
 }

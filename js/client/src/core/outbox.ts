@@ -9,13 +9,20 @@ export interface OutboxChange extends OwedChange {
   readonly writer: string
 }
 
+/** All of a document up to these heads was durable. */
+export interface DurableHeads {
+  readonly heads: readonly string[]
+  /** On this server. */
+  readonly serverId: string
+}
+
 /** What an outbox store holds. */
 export interface OutboxContents {
   /** In the order in which they were written. */
   readonly changes: readonly OutboxChange[]
-  /** Heads that were durable on the server, by document. */
-  readonly durableHeads: ReadonlyMap<string, readonly string[]>
-  /** Which server called them durable. */
+  /** Up to where documents were durable. */
+  readonly durableHeads: ReadonlyMap<string, DurableHeads>
+  /** The server of the last connection. */
   readonly serverId: string | undefined
 }
 
@@ -23,7 +30,8 @@ export interface OutboxContents {
 export interface OutboxBatch {
   readonly put: readonly OutboxChange[]
   readonly remove: ReadonlyArray<{ readonly documentId: string; readonly hash: string }>
-  readonly durableHeads: ReadonlyMap<string, readonly string[]>
+  /** `undefined` removes what was known of the document. */
+  readonly durableHeads: ReadonlyMap<string, DurableHeads | undefined>
   readonly serverId?: string | undefined
   /**
    * Whether this and everything before it must survive a power cut, and not only the end of the process. Such
@@ -47,14 +55,15 @@ export interface OutboxStore {
 type Wish =
   | { readonly put: OutboxChange; readonly change: PendingChange }
   | { readonly remove: { readonly documentId: string; readonly hash: string } }
-  | { readonly heads: readonly [documentId: string, heads: readonly string[]] }
+  | { readonly heads: readonly [documentId: string, heads: DurableHeads | undefined] }
   | { readonly serverId: string }
 
 type Wishes = ReadonlyMap<string, Wish>
 
 const RETRY_MS = 1000
+const READ_RETRY_MS = 5000
 const SYNC_MS = 1000
-const NOTHING = { put: [], remove: [], durableHeads: new Map<string, readonly string[]>() }
+const NOTHING = { put: [], remove: [], durableHeads: new Map<string, DurableHeads>() }
 const WRITES_MAX = 16
 // Browsers' databases sometimes never answer. Nothing waits for them any longer than this.
 const DEADLINE_MS = 10_000
@@ -80,6 +89,8 @@ export class Outbox {
   strict = false
   /** The last write's error, until one succeeds. */
   error: unknown
+  /** Why it could not be read, until it can. */
+  readError: unknown
 
   constructor(store: OutboxStore, environment: Environment, writer: string, onStored: () => void) {
     this.#store = store
@@ -88,9 +99,38 @@ export class Outbox {
     this.#onStored = onStored
   }
 
-  /** Everything that was left by earlier sessions and other tabs. */
-  load(): Promise<OutboxContents> {
-    return this.#inTime(this.#store.load())
+  /** Everything that was left by earlier sessions and other tabs. Tries until it can be read; undefined if that is not wanted any more. */
+  async load(signal: AbortSignal): Promise<OutboxContents | undefined> {
+    while (!signal.aborted) {
+      try {
+        const contents = await this.#inTime(this.#store.load())
+        this.readError = undefined
+        if (signal.aborted) return undefined
+        return { ...contents, changes: contents.changes.filter(change => !this.#isRemoved(change)) }
+      } catch (error) {
+        console.warn("highwater: could not read the outbox, will try again; what earlier sessions left is not sent until then:", error)
+        this.readError = error
+        this.#onStored()
+        await this.#pause(READ_RETRY_MS, signal)
+      }
+    }
+    return undefined
+  }
+
+  /** Whether the server has got it, and only the store does not know yet. */
+  #isRemoved({ documentId, hash }: OutboxChange): boolean {
+    const wish = this.#open.get(`change ${documentId} ${hash}`)
+    return wish !== undefined && "remove" in wish
+  }
+
+  #pause(ms: number, signal: AbortSignal): Promise<void> {
+    return new Promise(resolve => {
+      const timer = this.#environment.setTimeout(resolve, ms)
+      signal.addEventListener("abort", () => {
+        this.#environment.clearTimeout(timer)
+        resolve()
+      })
+    })
   }
 
   /** Keeps these changes until they are removed. */
@@ -107,12 +147,12 @@ export class Outbox {
     for (const hash of hashes) this.#wish(`change ${documentId} ${hash}`, { remove: { documentId, hash } })
   }
 
-  /** All of the document up to these heads is on the server. */
-  setDurableHeads(documentId: string, heads: readonly string[]): void {
+  /** Up to where the document is durable, or that nothing is known of it any more. */
+  setDurableHeads(documentId: string, heads: DurableHeads | undefined): void {
     this.#wish(`heads ${documentId}`, { heads: [documentId, heads] })
   }
 
-  /** The server that durable heads are of. */
+  /** The server that there is a connection to. */
   setServerId(serverId: string): void {
     this.#wish("server", { serverId })
   }

@@ -1,6 +1,6 @@
 import type { Environment } from "./environment.js"
 import type { PendingChange } from "./ledger.js"
-import { changesUrl, postChanges } from "./http.js"
+import { fitting, type Post } from "./post.js"
 import type { SaveTracker } from "./save-tracker.js"
 
 /**
@@ -11,55 +11,30 @@ export const PARTING_BYTES_MAX = 60 * 1024
 
 /** Hands a closing tab's last changes to the browser, which delivers them without the tab. */
 export class PartingPost {
-  readonly #webSocketUrl: string
   readonly #tracker: SaveTracker
-  readonly #environment: Environment
-  readonly #token: () => string | undefined
+  readonly #post: Post
   #inFlight = 0
 
-  constructor(webSocketUrl: string, tracker: SaveTracker, environment: Environment, token: () => string | undefined) {
-    this.#webSocketUrl = webSocketUrl
+  constructor(tracker: SaveTracker, post: Post) {
     this.#tracker = tracker
-    this.#environment = environment
-    this.#token = token
+    this.#post = post
   }
 
-  /** Posts what the server has not called durable, oldest first, as far as there is room. */
+  /** Posts what the server has not called durable and not refused, oldest first, as far as there is room. */
   post(): void {
-    const { fetch } = this.#environment
-    if (!fetch) return
-    for (const { documentId, pending } of this.#tracker.documents) {
-      const changes = this.#fitting(pending.values())
-      if (changes.length > 0) void this.#postOne(fetch, documentId, changes)
+    if (!this.#post.isPossible) return
+    for (const { documentId, hopeful } of this.#tracker.documents) {
+      const changes = fitting(hopeful, PARTING_BYTES_MAX - this.#inFlight)
+      if (changes.length > 0) void this.#postOne(documentId, changes)
     }
   }
 
-  async #postOne(
-    fetch: NonNullable<Environment["fetch"]>,
-    documentId: string,
-    changes: readonly PendingChange[]
-  ): Promise<void> {
+  async #postOne(documentId: string, changes: readonly PendingChange[]): Promise<void> {
     const size = sizeOf(changes)
     this.#inFlight += size
-    const url = changesUrl(this.#webSocketUrl, documentId, this.#token())
-    const answer = await postChanges(fetch, url, changes, true)
-    this.#inFlight -= size
     // The page may have been hidden only, and then it hears the answer.
-    if (!answer) return
-    this.#tracker.markDurable(documentId, answer.durable)
-    this.#tracker.reject(documentId, answer.rejected)
-  }
-
-  /** A beginning of these changes, so that none goes without what it builds on. */
-  #fitting(pending: Iterable<PendingChange>): PendingChange[] {
-    const fitting: PendingChange[] = []
-    let room = PARTING_BYTES_MAX - this.#inFlight
-    for (const change of pending) {
-      room -= change.bytes.length
-      if (room < 0) break
-      fitting.push(change)
-    }
-    return fitting
+    await this.#post.send(documentId, changes, true)
+    this.#inFlight -= size
   }
 }
 

@@ -1,3 +1,5 @@
+import type { Environment } from "./environment.js"
+
 /**
  * Where somebody's changes are.
  *
@@ -27,7 +29,12 @@ export interface SaveStatusSource {
   saveStatus(documentId?: string): SaveStatus
   /** Calls back whenever a status may have changed. Returns its own undo. */
   onSaveStatus(listener: () => void): () => void
+  /** Timers for those who show a status. The default is the platform's. */
+  readonly timers?: Timers
 }
+
+/** The part of an environment that lets something wait. */
+export type Timers = Pick<Environment, "setTimeout" | "clearTimeout">
 
 /** What a status is made of. */
 export interface StatusFacts {

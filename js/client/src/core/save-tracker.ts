@@ -1,20 +1,27 @@
 import type * as A from "@automerge/automerge/slim"
 import type { Environment } from "./environment.js"
-import { UnsavedChangesError, type RejectedChange, type UnsavedDocument } from "./errors.js"
-import type { OwedChange, PendingChange } from "./ledger.js"
+import { UnsavedChangesError, type RejectedChange, type UnsavedDocument, type UnsavedReason } from "./errors.js"
+import type { PendingChange } from "./ledger.js"
 import { Listeners } from "./listeners.js"
-import type { Outbox } from "./outbox.js"
-import { overallStatus, sameStatus, statusOf, type SaveStatus, type SaveStatusSource } from "./save-status.js"
+import type { Outbox, OutboxChange, OutboxContents } from "./outbox.js"
+import { overallStatus, sameStatus, statusOf, type SaveStatus, type SaveStatusSource, type StatusFacts } from "./save-status.js"
 import { TrackedDocument } from "./tracked-document.js"
 import { Waiters, type WaitOptions } from "./waiters.js"
 
-/** What the outbox left of one document. */
-export interface RememberedDocument {
-  readonly durableHeads: readonly string[]
-  readonly owed: readonly OwedChange[]
+const DURABLE_HEADS_MS = 1000
+const NOTHING_UNSAVED: StatusFacts = {
+  unsavedChanges: 0,
+  unsavedSince: undefined,
+  isSaved: true,
+  isRejected: false,
+  isStored: true,
 }
 
-const DURABLE_HEADS_MS = 1000
+/** A document of which these changes, and all below them, are waited for. */
+interface Awaited {
+  readonly document: TrackedDocument
+  readonly hashes: readonly string[]
+}
 
 /** Knows of every document which of its changes the server has, and tells those who want to know. */
 export class SaveTracker implements SaveStatusSource {
@@ -25,15 +32,23 @@ export class SaveTracker implements SaveStatusSource {
   #isOverallStale = true
   readonly #listeners = new Listeners()
   readonly #waiters: Waiters
-  readonly #remembered = new Map<string, RememberedDocument>()
+  /** From earlier sessions, until the server can be asked: heads that it had called durable. */
+  readonly #headsBefore = new Map<string, readonly string[]>()
+  readonly #forgotten = new Set<string>()
   readonly #headsToKeep = new Set<string>()
   #headsTimer: unknown
+  #hasAskedToPersist = false
   #isConnected = false
+  /** The server that this client is connected to, or was last connected to. */
   #serverId: string | undefined
+  /** Whether there was a connection in this session. */
+  #hasMetServer = false
   /** Where pending changes are kept, if anywhere. */
   outbox: Outbox | undefined
   /** Called when a document owes the server something new. */
   onOwed: (documentId: string) => void = () => {}
+  /** Called when the application's copy of a document lacks changes that are known here. */
+  onLacking: (documentId: string) => void = () => {}
   /** False until what earlier sessions left is known. */
   isReady = true
 
@@ -54,30 +69,40 @@ export class SaveTracker implements SaveStatusSource {
     this.changed()
   }
 
-  /** Which server this is. If it is another one than before, nothing that was durable counts. */
-  setServer(serverId: string | undefined): void {
-    const isOther = this.#serverId !== undefined && serverId !== undefined && serverId !== this.#serverId
-    if (serverId !== undefined && serverId !== this.#serverId) {
-      this.#serverId = serverId
-      this.outbox?.setServerId(serverId)
+  /**
+   * A connection to this server begins. It may be another server than before, or one that was restored from a
+   * backup: so of documents that it will speak of, only what is said on this connection counts from now on.
+   */
+  connected(serverId: string | undefined, willSpeakOf: (documentId: string) => boolean = () => true): void {
+    const isOther = this.#serverId !== undefined && serverId !== this.#serverId
+    if (serverId !== undefined && serverId !== this.#serverId) this.outbox?.setServerId(serverId)
+    this.#serverId = serverId
+    this.#hasMetServer = true
+    for (const document of this.#documents.values()) {
+      if (isOther || willSpeakOf(document.documentId)) document.doubt(isOther)
     }
-    if (!isOther) return
-    for (const [id, { owed }] of this.#remembered) this.#remembered.set(id, { durableHeads: [], owed })
-    for (const document of this.#documents.values()) document.doubt()
+    if (isOther) this.#headsBefore.clear()
     this.changed()
   }
 
-  /** What the outbox left. */
-  remember(documents: ReadonlyMap<string, RememberedDocument>, serverId: string | undefined): void {
-    const isOther = this.#serverId !== undefined && serverId !== undefined && serverId !== this.#serverId
-    this.#serverId ??= serverId
-    for (const [id, { durableHeads, owed }] of documents) {
-      const remembered = { durableHeads: isOther ? [] : durableHeads, owed }
-      this.#remembered.set(id, remembered)
-      const document = this.#documents.get(id)
-      if (document) document.remember(remembered.durableHeads, owed)
-      // What owes something counts from now on, and not only once somebody opens it.
-      else if (owed.length > 0) this.document(id)
+  /** What the outbox knows of earlier sessions, and which changes of it are to be sent from here. */
+  remember({ durableHeads, serverId }: OutboxContents, owed: readonly OutboxChange[]): void {
+    if (!this.#hasMetServer) this.#serverId ??= serverId
+    for (const [id, { heads, serverId }] of durableHeads) if (serverId === this.#serverId) this.#headsBefore.set(id, heads)
+    const byDocument = new Map<string, OutboxChange[]>()
+    for (const change of owed) {
+      const { documentId, hash } = change
+      if (this.#forgotten.has(documentId)) {
+        this.outbox?.remove(documentId, [hash])
+        continue
+      }
+      if (!byDocument.has(documentId)) byDocument.set(documentId, [])
+      byDocument.get(documentId)!.push(change)
+    }
+    // What owes something counts from now on, and not only once somebody opens it.
+    for (const id of new Set([...this.#documents.keys(), ...byDocument.keys()])) {
+      const heads = this.#hasMetServer ? undefined : this.#headsBefore.get(id)
+      this.document(id).remember(heads ?? [], byDocument.get(id) ?? [])
     }
     this.changed()
   }
@@ -88,10 +113,14 @@ export class SaveTracker implements SaveStatusSource {
     if (!document) {
       document = new TrackedDocument(documentId, this, this.#environment.now)
       this.#documents.set(documentId, document)
-      const remembered = this.#remembered.get(documentId)
-      if (remembered) document.remember(remembered.durableHeads, remembered.owed)
+      if (!this.#isConnected) document.remember(this.#headsBefore.get(documentId) ?? [], [])
     }
     return document
+  }
+
+  /** Whether this change of the document is known to be owed. */
+  owes(documentId: string, hash: string): boolean {
+    return this.#documents.get(documentId)?.pending.has(hash) ?? false
   }
 
   /** All documents that are known. */
@@ -102,15 +131,24 @@ export class SaveTracker implements SaveStatusSource {
   /** The document was deleted: nothing of it is owed to anybody. */
   forget(documentId: string): void {
     const document = this.#documents.get(documentId)
-    if (!document) return
+    this.#forgotten.add(documentId)
     this.#documents.delete(documentId)
-    this.outbox?.remove(documentId, document.pending.keys())
+    this.#headsBefore.delete(documentId)
+    if (document) document.isDeleted = true
+    this.outbox?.remove(documentId, document?.pending.keys() ?? [])
+    this.outbox?.setDurableHeads(documentId, undefined)
     this.#statuses.delete(documentId)
     this.changed()
   }
 
+  /** Whether the document was deleted, and nobody has made it again. */
+  isForgotten(documentId: string): boolean {
+    return this.#forgotten.has(documentId)
+  }
+
   /** The document is this one now. */
   update(documentId: string, doc: A.Doc<unknown>): void {
+    this.#forgotten.delete(documentId)
     this.document(documentId).update(doc)
     this.changed(documentId)
   }
@@ -133,16 +171,28 @@ export class SaveTracker implements SaveStatusSource {
     this.changed(documentId)
   }
 
+  /** What the server will never take is not kept for later sessions any more. */
+  discardRejected(documentId: string): readonly PendingChange[] {
+    const hopeless = this.#documents.get(documentId)?.hopeless ?? []
+    this.outbox?.remove(documentId, hopeless.map(({ hash }) => hash))
+    for (const change of hopeless) change.stored = false
+    return hopeless
+  }
+
   /** {@inheritDoc SaveStatusSource.saveStatus} */
   saveStatus(documentId?: string): SaveStatus {
     if (documentId === undefined) return this.#overallStatus()
     const known = this.#statuses.get(documentId)
     if (known) return known
-    const { now } = this.#environment
-    const document = this.#documents.get(documentId)
-    const status = document ? statusOf(document.facts, this.#isConnected, now) : overallStatus([], now)
+    const facts = this.#documents.get(documentId)?.facts ?? NOTHING_UNSAVED
+    const status = this.#statusOf(facts)
     this.#statuses.set(documentId, status)
     return status
+  }
+
+  /** Nothing is saved for certain before it is known what earlier sessions left. */
+  #statusOf(facts: StatusFacts): SaveStatus {
+    return statusOf({ ...facts, isSaved: facts.isSaved && this.isReady }, this.#isConnected, this.#environment.now)
   }
 
   /** Counted only when asked for, as it takes all documents. */
@@ -150,7 +200,7 @@ export class SaveTracker implements SaveStatusSource {
     if (this.#overall && !this.#isOverallStale) return this.#overall
     this.#isOverallStale = false
     const all = [...this.#documents.keys()].map(id => this.saveStatus(id))
-    const status = overallStatus(all, this.#environment.now)
+    const status = overallStatus([this.#statusOf(NOTHING_UNSAVED), ...all], this.#environment.now)
     if (!sameStatus(this.#overall, status)) this.#overall = status
     return this.#overall!
   }
@@ -165,28 +215,36 @@ export class SaveTracker implements SaveStatusSource {
    * {@link UnsavedChangesError} if some never will be, or not in time.
    */
   whenSaved(documentIds: readonly string[], options: WaitOptions = {}): Promise<void> {
-    let waits: Array<{ document: TrackedDocument; hashes: string[] }> | undefined
-    const start = () =>
-      documentIds.map(id => ({ document: this.document(id), hashes: [...this.document(id).pending.keys()] }))
+    let waits: Awaited[] | undefined
+    const start = () => documentIds.map(id => ({ document: this.document(id), hashes: this.document(id).tips }))
     const open = () => {
       if (this.isReady) waits ??= start()
-      return (waits ?? start()).filter(({ document, hashes }) => !isCovered(document, hashes))
+      return (waits ?? start()).filter(({ document, hashes }) => !document.covers(hashes))
     }
-    return this.#waiters.wait({
-      isDone: () => this.isReady && open().length === 0,
-      isHopeless: () => this.isReady && open().every(({ document, hashes }) => document.isHopeless(hashes)),
-      error: (reason, cause) => new UnsavedChangesError(reason, open().map(({ document }) => document.unsaved), cause),
-      ...options,
-    })
+    return this.#wait(open, options)
   }
 
   /** Resolves when no document has anything unsaved any more. Rejects as {@link whenSaved}. */
   whenAllSaved(options: WaitOptions = {}): Promise<void> {
-    const open = () => [...this.#documents.values()].filter(document => !document.isSaved)
+    const unsaved = () => [...this.#documents.values()].filter(document => !document.isSaved)
+    return this.#wait(() => unsaved().map(document => ({ document, hashes: document.tips })), options)
+  }
+
+  /** Resolves when nothing is open any more, and it is known that earlier sessions left nothing. */
+  #wait(open: () => Awaited[], options: WaitOptions): Promise<void> {
+    const error = (reason: UnsavedReason, cause?: unknown) => {
+      const rest = open()
+      const documents = rest.map(({ document }) => document.unsaved)
+      if (documents.length === 0 && !this.isReady) return new UnsavedChangesError("outbox", [], this.outbox?.readError)
+      const isDeleted = rest.some(({ document }) => document.isDeleted)
+      return new UnsavedChangesError(isDeleted ? "deleted" : reason, documents, cause)
+    }
     return this.#waiters.wait({
       isDone: () => this.isReady && open().length === 0,
-      isHopeless: () => this.isReady && open().every(document => document.isHopeless(document.pending.keys())),
-      error: (reason, cause) => new UnsavedChangesError(reason, this.unsaved(), cause),
+      isHopeless: () =>
+        (this.isReady || this.outbox?.readError !== undefined) &&
+        open().every(({ document, hashes }) => document.isHopeless(hashes)),
+      error,
       ...options,
     })
   }
@@ -223,6 +281,7 @@ export class SaveTracker implements SaveStatusSource {
 
   /** For documents: these are owed now. */
   onPending(documentId: string, changes: readonly PendingChange[]): void {
+    this.#askToPersist()
     this.outbox?.put(documentId, changes)
     this.onOwed(documentId)
   }
@@ -230,6 +289,13 @@ export class SaveTracker implements SaveStatusSource {
   /** For documents: these are not owed any more. */
   onSettled(documentId: string, changes: readonly PendingChange[]): void {
     this.outbox?.remove(documentId, changes.map(({ hash }) => hash))
+  }
+
+  /** Once, when there is something to keep: some browsers ask their user. */
+  #askToPersist(): void {
+    if (!this.outbox || this.#hasAskedToPersist) return
+    this.#hasAskedToPersist = true
+    void this.#environment.persistStorage?.().catch(() => false)
   }
 
   #refresh(documentId: string): boolean {
@@ -244,7 +310,8 @@ export class SaveTracker implements SaveStatusSource {
 
   /** Writes down a little later up to where a document is durable: then it is saved also when it is next opened offline. */
   #keepHeads(documentId: string): void {
-    if (!this.outbox) return
+    // Of a server without a name nobody could tell later whether it is the same.
+    if (!this.outbox || this.#serverId === undefined) return
     this.#headsToKeep.add(documentId)
     this.#headsTimer ??= this.#environment.setTimeout(() => this.keepHeadsNow(), DURABLE_HEADS_MS)
   }
@@ -253,14 +320,11 @@ export class SaveTracker implements SaveStatusSource {
   keepHeadsNow(): void {
     if (this.#headsTimer !== undefined) this.#environment.clearTimeout(this.#headsTimer)
     this.#headsTimer = undefined
+    const serverId = this.#serverId
     for (const id of this.#headsToKeep) {
-      const document = this.#documents.get(id)
-      if (document?.isSaved && document.heads.length > 0) this.outbox?.setDurableHeads(id, document.heads)
+      const { heads = [], isSaved } = this.#documents.get(id) ?? {}
+      if (serverId !== undefined && isSaved && heads.length > 0) this.outbox?.setDurableHeads(id, { heads, serverId })
     }
     this.#headsToKeep.clear()
   }
-}
-
-function isCovered(document: TrackedDocument, hashes: readonly string[]): boolean {
-  return document.isSaved || (document.isVerified && !hashes.some(hash => document.pending.has(hash)))
 }

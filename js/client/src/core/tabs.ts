@@ -18,6 +18,7 @@ export class Tabs {
   #timer: unknown
   #others = new Set<string>()
   #looks = 0
+  #isOwner = false
 
   /** `onLeftBehind` is called when this tab is the owner, and whenever another tab has gone since. */
   constructor(name: string, self: string, environment: Environment, onLeftBehind: () => void) {
@@ -30,10 +31,14 @@ export class Tabs {
   /** Takes this tab's lock, and the owner's as soon as it is free. */
   start(): void {
     const { locks } = this.#environment
-    if (!locks) return this.#onLeftBehind()
+    if (!locks) {
+      this.#isOwner = true
+      return this.#onLeftBehind()
+    }
     const held = new Promise<void>(resolve => (this.#release = resolve))
     void this.#hold(locks, this.#tabLock(this.#self), () => held)
     void this.#hold(locks, `${this.#name} owner`, async () => {
+      this.#isOwner = true
       this.#others = await this.#living()
       this.#onLeftBehind()
       this.#lookLater()
@@ -46,6 +51,13 @@ export class Tabs {
     this.#ended.abort()
     this.#release()
     if (this.#timer !== undefined) this.#environment.clearTimeout(this.#timer)
+  }
+
+  /** Whether this tab is the owner, after the start. */
+  async isOwner(): Promise<boolean> {
+    // Locks are handed out and asked about in order: a free one was handed over before this is answered.
+    await this.#living()
+    return this.#isOwner
   }
 
   /** Whether the tab with this name is there. Without locks, no tab but this one is known. */

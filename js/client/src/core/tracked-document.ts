@@ -10,11 +10,20 @@ export interface TrackedDocumentEvents {
   onPending(documentId: string, changes: readonly PendingChange[]): void
   /** These are not any more. */
   onSettled(documentId: string, changes: readonly PendingChange[]): void
+  /** The application's copy lacks changes that are here. */
+  onLacking(documentId: string): void
 }
 
-/** Compares a document with what the server has called durable. */
+/**
+ * Compares a document with what the server has called durable.
+ *
+ * The document is all that this client ever had of it. Changes are in one of three states: durable, pending (in
+ * the ledger), or, while the document is not verified, one of the two, and nobody knows which.
+ */
 export class TrackedDocument {
   readonly documentId: string
+  /** Nothing of it will be sent any more. */
+  isDeleted = false
   readonly #ledger = new Ledger()
   readonly #events: TrackedDocumentEvents
   readonly #now: () => number
@@ -22,11 +31,12 @@ export class TrackedDocument {
   #seen: readonly string[] = []
   /** False while the document has contents of which nobody knows yet whether the server has them. */
   #verified = true
-  /** The server's heads, once it has spoken about this document. */
+  /** Whether it is only to be confirmed by the same server on another connection. */
+  #wasVerified = false
+  /** The server's heads, once it has spoken about this document on this connection. */
   #serverHeads: readonly string[] | undefined
-  /** From an earlier session: heads that were durable then, and what was owed. */
+  /** Heads that were durable in an earlier session. */
   #durableBefore: readonly string[] = []
-  readonly #owedBefore = new Set<string>()
 
   constructor(documentId: string, events: TrackedDocumentEvents, now: () => number) {
     this.documentId = documentId
@@ -34,34 +44,34 @@ export class TrackedDocument {
     this.#now = now
   }
 
-  /** What the outbox knows from an earlier session. To be told before the document itself. */
+  /** What the outbox knows from an earlier session. */
   remember(durableHeads: readonly string[], owed: readonly OwedChange[]): void {
-    this.#durableBefore = durableHeads
-    for (const { hash } of owed) this.#owedBefore.add(hash)
+    if (durableHeads.length > 0) this.#durableBefore = durableHeads
     // Also if the document does not have them: then this device's copy of it is older than the outbox.
     this.#ledger.restore(owed)
-    if (!this.#doc) return
     // If the server has spoken already, its heads say what of this is still owed.
-    if (this.#serverHeads) this.#verified = false
-    else this.#recall(this.#doc)
+    if (this.#serverHeads && owed.length > 0) this.#verified = this.#seen.length === 0
     this.#verify()
   }
 
-  /** The document is this one now. */
+  /** The application's copy is this one now. */
   update(doc: A.Doc<unknown>): void {
     const heads = A.getHeads(doc)
     // An unloaded handle shows an empty document. That does not undo what is owed.
-    if (heads.length === 0 || sameHeads(heads, this.#seen)) return
-    this.#doc = doc
-    const isFirst = this.#seen.length === 0
-    const isOther = this.#seen.some(hash => !hasChange(doc, hash))
-    if (heads.every(hash => this.#ledger.isAhead(hash))) this.#replaceWith([])
-    else if (isOther) this.#replaceWith(changesSince(doc, []), hash => this.#owedBefore.has(hash))
-    else if (isFirst && !wasMadeHere(doc)) this.#recall(doc)
-    else this.#add(changesSince(doc, this.#seen))
-    this.#seen = heads
-    this.#settled(this.#ledger.catchUp(this.#isHere))
+    if (heads.length === 0) return
+    if (sameHeads(heads, this.#seen)) this.#doc = doc
+    else if (!this.#doc) this.#begin(doc)
+    else if (this.#seen.every(hash => hasChange(doc, hash))) this.#become(doc, changesSince(doc, this.#seen))
+    else if (this.#isBlank) this.#replaceBlank(doc)
+    else this.#merge(this.#doc, doc)
     this.#verify()
+  }
+
+  /** What this client has and this copy of the document lacks, in causal order. */
+  lackedBy(doc: A.Doc<unknown>): Change[] {
+    const shared = this.#seen.filter(hash => hasChange(doc, hash))
+    const here = this.#doc ? changesSince(this.#doc, shared) : []
+    return [...here, ...this.missingHere].filter(({ hash }) => !hasChange(doc, hash))
   }
 
   /** A sync message from the server had these heads: they and all their ancestors are durable. */
@@ -75,7 +85,7 @@ export class TrackedDocument {
   /** The server called these changes durable, in whatever way. */
   markDurable(hashes: readonly string[]): void {
     this.#settled(this.#ledger.markDurable(hashes, this.#isHere))
-    if (this.#seen.length > 0 && this.#seen.every(hash => hashes.includes(hash))) this.#replaceWith([])
+    if (this.#seen.length > 0 && this.#seen.every(hash => hashes.includes(hash))) this.#owesOnly([])
   }
 
   /** The server will never take these changes. */
@@ -83,18 +93,22 @@ export class TrackedDocument {
     this.#ledger.reject(changes)
   }
 
-  /** It is another server now: what was durable must be confirmed again. */
-  doubt(): void {
-    this.#ledger.doubt()
+  /**
+   * It is another connection now, to another server or to one that may have lost something: what was durable must
+   * be confirmed again.
+   */
+  doubt(isOtherServer: boolean): void {
+    this.#ledger.doubt(isOtherServer)
     this.#serverHeads = undefined
     this.#durableBefore = []
+    this.#wasVerified = !isOtherServer && (this.#verified || this.#wasVerified)
     this.#verified = this.#seen.length === 0
   }
 
   /** What to ask the server about: its heads alone do not tell whether it has these. */
   get undecided(): string[] {
-    if (!this.#ledger.isBehind) return []
-    return [...(this.#verified ? [] : this.#seen), ...this.#ledger.hopeful()]
+    if (!this.#verified) return [...new Set([...this.#seen, ...this.#ledger.hopeful()])]
+    return this.#ledger.isBehind ? this.#ledger.hopeful() : []
   }
 
   /** Whether the server has called all of the document durable. */
@@ -117,9 +131,30 @@ export class TrackedDocument {
     return this.#ledger.pending
   }
 
+  /** The pending changes that the server may still take, in causal order. */
+  get hopeful(): PendingChange[] {
+    return this.#ledger.hopeful().map(hash => this.#ledger.pending.get(hash)!)
+  }
+
+  /** The pending changes that the server has refused, and those that build on them, in causal order. */
+  get hopeless(): PendingChange[] {
+    const hopeful = new Set(this.#ledger.hopeful())
+    return [...this.#ledger.pending.values()].filter(({ hash }) => !hopeful.has(hash))
+  }
+
   /** Pending changes that the document itself does not have, in causal order. */
   get missingHere(): PendingChange[] {
     return [...this.#ledger.pending.values()].filter(({ hash }) => !this.#isHere(hash))
+  }
+
+  /** The document as it is now, by hashes: when none of them is pending, all below them is durable. */
+  get tips(): string[] {
+    return [...new Set([...this.#seen, ...this.#ledger.pending.keys()])]
+  }
+
+  /** Whether all below these hashes is durable. */
+  covers(hashes: readonly string[]): boolean {
+    return this.#verified && !hashes.some(hash => this.#ledger.pending.has(hash))
   }
 
   /** For the status. */
@@ -135,46 +170,84 @@ export class TrackedDocument {
 
   /** Whether every change of these that is not durable never will be. */
   isHopeless(hashes: Iterable<string>): boolean {
-    return this.#verified && this.#ledger.hopeful(hashes).length === 0
+    return this.isDeleted || (this.#verified && this.#ledger.hopeful(hashes).length === 0)
   }
 
   /** For the error of somebody who waited in vain. */
   get unsaved(): UnsavedDocument {
-    const pending = [...this.#ledger.pending.keys()]
-    // Before the server has spoken there is no list; then the heads stand for all below them.
-    const hashes = this.#verified ? pending : [...new Set([...pending, ...this.#seen])]
-    return { documentId: this.documentId, hashes, rejected: this.#ledger.rejected }
+    const hashes = new Set([...this.#unknown, ...this.#ledger.pending.keys()])
+    return { documentId: this.documentId, hashes: [...hashes], rejected: this.#ledger.rejected }
   }
 
-  /** Contents that were not made here: loaded from storage, imported, or from another peer. */
-  #recall(doc: A.Doc<unknown>): void {
-    const durable = new Set(this.#durableBefore)
-    this.#verified = A.getHeads(doc).every(hash => durable.has(hash) || this.#ledger.pending.has(hash))
+  /** While the document is not verified: all of it that the server is not known to have, in causal order. */
+  get #unknown(): string[] {
+    if (this.#verified || this.#wasVerified || !this.#doc) return []
+    const durable = (this.#serverHeads ?? this.#durableBefore).filter(this.#isHere)
+    return A.getChangesMetaSince(this.#doc, durable).map(({ hash }) => hash)
   }
 
-  /** Once all of the server's heads are here, what is not below them is what is owed. */
-  #verify(): void {
-    if (this.#verified || !this.#doc || !this.#serverHeads || this.#ledger.isBehind) return
-    this.#replaceWith(changesSince(this.#doc, this.#serverHeads))
+  /** The first contents. */
+  #begin(doc: A.Doc<unknown>): void {
+    this.#verified = wasMadeHere(doc)
+    this.#become(doc, this.#verified ? changesSince(doc, []) : [])
   }
 
-  #add(changes: readonly Change[]): void {
-    const added = this.#ledger.add(changes, this.#now())
+  /** The document is this one, and these changes of it are new. */
+  #become(doc: A.Doc<unknown>, news: readonly Change[]): void {
+    this.#doc = doc
+    this.#seen = A.getHeads(doc)
+    if (this.#seen.every(hash => this.#ledger.isAhead(hash))) return this.#owesOnly([])
+    const added = this.#ledger.add(news, this.#now())
     // What came in together with its acknowledgement is not written to the outbox only to be removed.
     this.#settled(this.#ledger.catchUp(this.#isHere))
-    const owed = added.filter(({ hash }) => this.#ledger.pending.has(hash))
-    if (owed.length > 0) this.#events.onPending(this.documentId, owed)
+    this.#pending(added)
   }
 
-  /** Exactly these changes of the document are owed, and of those that it does not have, the ones to keep. */
-  #replaceWith(changes: readonly Change[], isKept: (hash: string) => boolean = () => true): void {
+  /** A copy that was read from storage may lack what storage had no time for. That is not lost: it is here. */
+  #merge(before: A.Doc<unknown>, doc: A.Doc<unknown>): void {
+    const shared = this.#seen.filter(hash => hasChange(doc, hash))
+    const news = changesSince(doc, shared).filter(({ hash }) => !hasChange(before, hash))
+    const [merged] = A.applyChanges(A.clone(before), news.map(({ bytes }) => bytes))
+    this.#become(merged, news)
+    this.#events.onLacking(this.documentId)
+  }
+
+  /** Whether there is nothing but the empty change that automerge-repo begins a document with. */
+  get #isBlank(): boolean {
+    const only = this.#seen.length === 1 && this.pending.size === 1 ? this.pending.get(this.#seen[0]!) : undefined
+    return only !== undefined && only.deps.length === 0 && A.decodeChange(only.bytes).ops.length === 0
+  }
+
+  /** `import` and `clone` put a document in the place of that one, which nobody misses. */
+  #replaceBlank(doc: A.Doc<unknown>): void {
+    this.#settled([...this.pending.values()])
+    this.#ledger.replace([], this.#now())
+    this.#become(doc, changesSince(doc, []))
+  }
+
+  /** Looks whether enough is known now. */
+  #verify(): void {
+    if (this.#verified || !this.#doc) return
+    if (!this.#serverHeads) {
+      // Before the server has spoken, what an earlier session was told counts. Without that all would be looked through.
+      this.#verified = this.#durableBefore.some(this.#isHere) && this.#unknown.every(hash => this.pending.has(hash))
+    } else if (this.#serverHeads.every(this.#isHere)) {
+      this.#owesOnly(changesSince(this.#doc, this.#serverHeads))
+    }
+  }
+
+  /** Exactly these changes of the document are owed, and those that it does not have. */
+  #owesOnly(changes: readonly Change[]): void {
     const before = new Set(this.#ledger.pending.keys())
-    const elsewhere = [...this.#ledger.pending.values()].filter(({ hash }) => !this.#isHere(hash) && isKept(hash))
-    this.#settled(this.#ledger.replace([...changes, ...elsewhere], this.#now()))
+    this.#settled(this.#ledger.replace([...changes, ...this.missingHere], this.#now()))
     this.#settled(this.#ledger.catchUp(this.#isHere))
     this.#verified = true
-    const added = [...this.#ledger.pending.values()].filter(({ hash }) => !before.has(hash))
-    if (added.length > 0) this.#events.onPending(this.documentId, added)
+    this.#pending([...this.#ledger.pending.values()].filter(({ hash }) => !before.has(hash)))
+  }
+
+  #pending(added: readonly PendingChange[]): void {
+    const owed = added.filter(({ hash }) => this.#ledger.pending.has(hash))
+    if (owed.length > 0) this.#events.onPending(this.documentId, owed)
   }
 
   #settled(changes: readonly PendingChange[]): void {

@@ -1,17 +1,18 @@
 import { open, readFile, rename, type FileHandle } from "node:fs/promises"
 import { dirname } from "node:path"
-import type { OutboxBatch, OutboxChange, OutboxContents, OutboxStore } from "../core/outbox.js"
+import type { DurableHeads, OutboxBatch, OutboxChange, OutboxContents, OutboxStore } from "../core/outbox.js"
 
 interface Line {
   put?: Array<Omit<OutboxChange, "bytes"> & { bytes: string }>
   remove?: Array<[documentId: string, hash: string]>
-  durableHeads?: Array<[documentId: string, heads: readonly string[]]>
+  /** Without a value, they are removed. Earlier versions wrote `durableHeads`, which did not say of which server; those do not count. */
+  headsOn?: Array<[documentId: string, durable?: DurableHeads]>
   serverId?: string
 }
 
 interface State {
   changes: Map<string, OutboxChange>
-  durableHeads: Map<string, readonly string[]>
+  durableHeads: Map<string, DurableHeads>
   serverId: string | undefined
 }
 
@@ -140,7 +141,7 @@ function toLine({ put, remove, durableHeads, serverId }: OutboxBatch): Line {
   return {
     put: put.map(change => ({ ...change, bytes: Buffer.from(change.bytes).toString("base64") })),
     remove: remove.map(({ documentId, hash }) => [documentId, hash]),
-    durableHeads: [...durableHeads],
+    headsOn: [...durableHeads].map(([documentId, durable]) => (durable ? [documentId, durable] : [documentId])),
     ...(serverId === undefined ? {} : { serverId }),
   }
 }
@@ -149,12 +150,15 @@ function isEmpty({ put, remove, durableHeads, serverId }: OutboxBatch): boolean 
   return put.length + remove.length + durableHeads.size === 0 && serverId === undefined
 }
 
-function apply(state: State, { put = [], remove = [], durableHeads = [], serverId }: Line): void {
+function apply(state: State, { put = [], remove = [], headsOn = [], serverId }: Line): void {
   for (const change of put) {
     const bytes = new Uint8Array(Buffer.from(change.bytes, "base64"))
     state.changes.set(`${change.documentId} ${change.hash}`, { ...change, bytes })
   }
   for (const [documentId, hash] of remove) state.changes.delete(`${documentId} ${hash}`)
-  for (const [documentId, heads] of durableHeads) state.durableHeads.set(documentId, heads)
+  for (const [documentId, durable] of headsOn) {
+    if (durable) state.durableHeads.set(documentId, durable)
+    else state.durableHeads.delete(documentId)
+  }
   if (serverId !== undefined) state.serverId = serverId
 }

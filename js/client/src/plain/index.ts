@@ -4,6 +4,9 @@
  * @packageDocumentation
  */
 export { openDocument, PlainDocument, type OpenDocumentOptions, type PlainDocumentEvents } from "./open-document.js"
+export { sendLeftovers, type SendLeftoversOptions } from "./send-leftovers.js"
+export { newDocumentId } from "../core/document-id.js"
+export type { Change } from "../core/changes.js"
 export type { ConnectionOptions, ConnectionState } from "../core/connection.js"
 export type { Environment } from "../core/environment.js"
 export { ConnectionStoppedError, UnsavedChangesError, type RejectedChange, type UnsavedDocument } from "../core/errors.js"

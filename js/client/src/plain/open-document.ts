@@ -1,12 +1,16 @@
 import * as A from "@automerge/automerge/slim"
 import { Connection, type ConnectionOptions, type ConnectionState } from "../core/connection.js"
-import { platform, type Environment } from "../core/environment.js"
+import { closeWhenSaved, disconnected } from "../core/closing.js"
+import { documentIdIn } from "../core/document-id.js"
+import { environmentOf, type Environment } from "../core/environment.js"
 import type { ConnectionStoppedError } from "../core/errors.js"
-import { hasChange } from "../core/changes.js"
+import { HASHES_MAX, hasChange, type Change } from "../core/changes.js"
+import { documentUrl } from "../core/http.js"
 import { Listeners } from "../core/listeners.js"
 import { Outbox, type OutboxStore } from "../core/outbox.js"
 import { followPage, PartingPost } from "../core/page.js"
-import type { SaveStatus, SaveStatusSource } from "../core/save-status.js"
+import { Post } from "../core/post.js"
+import type { SaveStatus, SaveStatusSource, Timers } from "../core/save-status.js"
 import { SaveTracker } from "../core/save-tracker.js"
 import { rememberToken } from "../core/token.js"
 import type { WaitOptions } from "../core/waiters.js"
@@ -37,17 +41,17 @@ export interface PlainDocumentEvents<T> {
 }
 
 const SUBPROTOCOL = "automerge-sync.v1"
-const CLOSE_MS = 10_000
 
 /**
  * Opens a document, without automerge-repo. Resolves when the server has sent what it has.
  *
  * ```ts
- * const doc = await openDocument<{ title: string }>("wss://sync.example.org", "my-document")
+ * const doc = await openDocument<{ title: string }>("wss://sync.example.org", "4NMNnkMhL8jXrdJ9jamS58PAVdXu")
  * doc.change(d => { d.title = "Hello" })
  * await doc.whenSaved()
  * ```
  *
+ * {@link newDocumentId} makes the id of a new document; a document's url from automerge-repo will do, too.
  * To open a document offline, hand in `initial` and use {@link PlainDocument} at once, with `new`.
  */
 export async function openDocument<T>(
@@ -73,6 +77,7 @@ export class PlainDocument<T> implements SaveStatusSource {
   readonly #tracker: SaveTracker
   readonly #connection: Connection
   readonly #questions: Questions
+  readonly #post: Post
   readonly #outbox: Outbox | undefined
   readonly #synced = new Listeners<[error?: unknown]>()
   readonly #listeners: { [E in keyof PlainDocumentEvents<T>]: Listeners<Parameters<PlainDocumentEvents<T>[E]>> } = {
@@ -87,18 +92,18 @@ export class PlainDocument<T> implements SaveStatusSource {
   #isSending = false
 
   constructor(url: string, documentId: string, options: OpenDocumentOptions<T> = {}) {
-    this.documentId = documentId
-    this.#environment = { ...platform(), ...options.environment }
+    this.documentId = documentIdIn(documentId)
+    this.#environment = environmentOf(options.environment)
     this.#doc = options.initial ?? A.init<T>()
     this.#tracker = new SaveTracker(this.#environment)
     const token = rememberToken(options.token)
     this.#connection = new Connection(
-      syncUrl(url, documentId),
+      documentUrl(url, this.documentId, "sync").href,
       {
         onSocketOpen: () => this.#onSocketOpen(),
         onMessage: data => this.#receive(data),
         onStateChange: state => this.#onStateChange(state),
-        ping: () => this.#questions.ping(),
+        ping: () => this.#questions.ping(this.#owed.slice(-HASHES_MAX)),
       },
       { ...options, token: token.token },
       this.#environment,
@@ -106,11 +111,12 @@ export class PlainDocument<T> implements SaveStatusSource {
     )
     this.#questions = new Questions(text => this.#connection.send(text))
     this.#outbox = this.#openOutbox(options.outbox)
-    this.#tracker.document(documentId)
-    this.#tracker.update(documentId, this.#doc)
+    this.#tracker.document(this.documentId)
+    this.#tracker.update(this.documentId, this.#doc)
     this.#tracker.onOwed = () => this.#sendSoon()
     this.#tracker.onSaveStatus(() => this.#listeners.status.notify(this.saveStatus()))
-    const parting = new PartingPost(url, this.#tracker, this.#environment, token.last)
+    this.#post = new Post(url, this.#tracker, this.#environment, token.last)
+    const parting = new PartingPost(this.#tracker, this.#post)
     this.#undo.push(
       followPage(this.#environment, this.#tracker, { warnOnUnload: options.warnOnUnload ?? false }, {
         onHidden: () => {
@@ -138,6 +144,16 @@ export class PlainDocument<T> implements SaveStatusSource {
   /** Why the connection has ended for good, if it has. */
   get error(): ConnectionStoppedError | undefined {
     return this.#connection.error
+  }
+
+  /** {@inheritDoc SaveStatusSource.timers} */
+  get timers(): Timers {
+    return this.#environment
+  }
+
+  /** Why the outbox cannot be read or written, as long as that is so. It is tried again and again. */
+  get outboxError(): unknown {
+    return this.#outbox?.readError ?? this.#outbox?.error
   }
 
   /** Changes the document. The change is on its way before this returns to the event loop. */
@@ -191,6 +207,14 @@ export class PlainDocument<T> implements SaveStatusSource {
     return this.#tracker.whenSaved([this.documentId], options)
   }
 
+  /**
+   * Takes the changes that the server has refused, and those that build on them, out of the outbox, and returns them:
+   * no later session sends them again. This document itself keeps them, and stays `rejected`.
+   */
+  discardRejected(): readonly Change[] {
+    return this.#tracker.discardRejected(this.documentId)
+  }
+
   /** Asks the server whether it has this change. Rejects if there is no connection, or it ends before the answer. */
   isSaved(hash: string): Promise<boolean> {
     if (this.#connection.state !== "open") return Promise.reject(new Error("not connected: try again when the state is open"))
@@ -198,28 +222,29 @@ export class PlainDocument<T> implements SaveStatusSource {
   }
 
   /**
-   * Waits until every change is durable on the server, over reconnects if need be, and closes the connection.
-   * If that does not happen within `timeout` (default 10 s) it rejects with `UnsavedChangesError` and goes on
+   * Waits until every change is durable on the server, also those that are made meanwhile, over reconnects if need
+   * be, and closes the connection. If that does not happen within `timeout` (default 10 s) it rejects with `UnsavedChangesError` and goes on
    * as before: call `close()` again, or give up with {@link disconnect}.
    */
-  async close({ timeout = CLOSE_MS, signal }: WaitOptions = {}): Promise<void> {
-    this.#connection.wake()
-    await this.#tracker.whenAllSaved({ timeout, signal })
-    this.#tracker.keepHeadsNow()
-    await this.#outbox?.settled()
-    this.disconnect()
+  close(options: WaitOptions = {}): Promise<void> {
+    const parts = { environment: this.#environment, tracker: this.#tracker, outbox: this.#outbox }
+    const flush = (options: WaitOptions) => {
+      this.#connection.hurry()
+      return this.#tracker.whenAllSaved(options)
+    }
+    return closeWhenSaved({ ...parts, flush, end: () => this.disconnect() }, options)
   }
 
   /** Closes the connection without waiting for anything. What is not on the server stays in `doc` and the outbox. */
   disconnect(): void {
     for (const undo of this.#undo.splice(0)) undo()
     this.#connection.end()
-    const unsaved = this.#tracker.unsaved()
-    if (unsaved.length > 0) this.#tracker.stop(undefined)
+    this.#tracker.stop(disconnected())
   }
 
   #onSocketOpen(): void {
     this.#syncState = A.initSyncState()
+    this.#tracker.connected(undefined)
     this.#connection.ready()
     this.#send()
   }
@@ -253,8 +278,14 @@ export class PlainDocument<T> implements SaveStatusSource {
     if (message.durable) {
       this.#tracker.markDurable(this.documentId, message.durable)
       this.#questions.answer(message)
+      this.#post.missed(this.documentId, message.missing ?? [])
     }
     if (message.rejected) this.#tracker.reject(this.documentId, message.rejected)
+  }
+
+  /** What is not durable and may become so. */
+  get #owed(): string[] {
+    return this.#tracker.document(this.documentId).hopeful.map(({ hash }) => hash)
   }
 
   #become(doc: A.Doc<T>): void {
@@ -307,21 +338,15 @@ export class PlainDocument<T> implements SaveStatusSource {
   /** Takes up what an earlier session has left of this document. */
   async #readOutbox(outbox: Outbox): Promise<void> {
     const { documentId } = this
-    try {
-      const { changes, durableHeads, serverId } = await outbox.load()
-      const owed = changes.filter(change => change.documentId === documentId)
-      const remembered = { durableHeads: durableHeads.get(documentId) ?? [], owed }
-      this.#tracker.remember(new Map([[documentId, remembered]]), serverId)
-      if (owed.length > 0) this.#become(A.applyChanges(this.#doc, owed.map(({ bytes }) => bytes))[0])
-    } catch (error) {
-      console.warn("highwater: could not read the outbox; what an earlier session left is not sent now:", error)
-    }
+    const ended = new AbortController()
+    this.#undo.push(() => ended.abort())
+    const contents = await outbox.load(ended.signal)
+    if (!contents) return
+    const owed = contents.changes.filter(change => change.documentId === documentId)
+    this.#tracker.remember(contents, owed)
+    if (owed.length > 0) this.#become(A.applyChanges(this.#doc, owed.map(({ bytes }) => bytes))[0])
     this.#tracker.isReady = true
     this.#tracker.changed()
     this.#sendSoon()
   }
-}
-
-function syncUrl(url: string, documentId: string): string {
-  return new URL(`/v1/docs/${encodeURIComponent(documentId)}/sync`, url).href
 }

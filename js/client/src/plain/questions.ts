@@ -33,9 +33,9 @@ export class Questions {
     })
   }
 
-  /** A question about nothing, for a sign of life. */
-  ping(): boolean {
-    return this.#send(JSON.stringify({ have: [], query: ++this.#queries }))
+  /** A question for a sign of life, about what is owed. */
+  ping(owed: readonly string[]): boolean {
+    return this.#send(JSON.stringify({ have: owed, query: ++this.#queries }))
   }
 
   /** The server has answered. */

@@ -1,7 +1,12 @@
-import type { SaveStatus, SaveStatusSource } from "../core/save-status.js"
+import type { SaveStatus, SaveStatusSource, Timers } from "../core/save-status.js"
 
 /** Good news waits for so long, so that a chip does not flicker while somebody types. */
 export const STEADY_MS = 700
+
+const PLATFORM: Timers = {
+  setTimeout: (callback, ms) => setTimeout(callback, ms),
+  clearTimeout: timer => clearTimeout(timer as any),
+}
 
 /**
  * A status that does not flicker: it turns to `saved` only once that has lasted, and to anything else at once.
@@ -11,11 +16,13 @@ export class SteadyStatus {
   readonly #source: SaveStatusSource
   readonly #documentId: string | undefined
   #shown: SaveStatus
-  #timer: ReturnType<typeof setTimeout> | undefined
+  readonly #timers: Timers
+  #timer: unknown
 
   constructor(source: SaveStatusSource, documentId: string | undefined) {
     this.#source = source
     this.#documentId = documentId
+    this.#timers = source.timers ?? PLATFORM
     this.#shown = source.saveStatus(documentId)
   }
 
@@ -28,7 +35,7 @@ export class SteadyStatus {
       const now = this.#source.saveStatus(this.#documentId)
       if (now === this.#shown) return this.#cancel()
       if (now.state === "saved" && this.#shown.state !== "saved") {
-        this.#timer ??= setTimeout(() => show(now), STEADY_MS)
+        this.#timer ??= this.#timers.setTimeout(() => show(now), STEADY_MS)
       } else show(now)
     }
     const show = (status: SaveStatus) => {
@@ -45,7 +52,7 @@ export class SteadyStatus {
   }
 
   #cancel(): void {
-    clearTimeout(this.#timer)
+    if (this.#timer !== undefined) this.#timers.clearTimeout(this.#timer)
     this.#timer = undefined
   }
 }

@@ -9,16 +9,28 @@ import {
   type Repo,
 } from "@automerge/automerge-repo/slim"
 import { Connection, type ConnectionOptions, type ConnectionState } from "../core/connection.js"
-import { platform, type Environment } from "../core/environment.js"
+import { HASHES_MAX, type Change } from "../core/changes.js"
+import { closeWhenSaved, disconnected } from "../core/closing.js"
+import { environmentOf, type Environment } from "../core/environment.js"
 import type { ConnectionStoppedError } from "../core/errors.js"
 import { IndexedDBStore } from "../core/indexeddb-store.js"
+import { Listeners } from "../core/listeners.js"
 import { Outbox, type OutboxStore } from "../core/outbox.js"
 import { followPage, PartingPost } from "../core/page.js"
-import type { SaveStatus, SaveStatusSource } from "../core/save-status.js"
+import { Post } from "../core/post.js"
+import type { SaveStatus, SaveStatusSource, Timers } from "../core/save-status.js"
 import { SaveTracker } from "../core/save-tracker.js"
 import { rememberToken } from "../core/token.js"
 import type { WaitOptions } from "../core/waiters.js"
-import { EXTENSION, EXTENSION_VERSION, HASHES_MAX, type FromServer, type PeerMessage } from "./messages.js"
+import { Delivery } from "./delivery.js"
+import {
+  EXTENSION,
+  EXTENSION_VERSION,
+  type DurableMessage,
+  type FromServer,
+  type PeerMessage,
+  type SyncLikeMessage,
+} from "./messages.js"
 import { Prompter } from "./prompter.js"
 import { Recovery } from "./recovery.js"
 import { watchRepo } from "./watch-repo.js"
@@ -30,6 +42,11 @@ export interface HighwaterClientAdapterOptions extends ConnectionOptions {
    * elsewhere. `false` keeps nothing.
    */
   outbox?: OutboxStore | false
+  /**
+   * Tells outboxes for the same server apart. If several people use one browser, give each an own name, such as
+   * their user id: otherwise the next one to log in sends what the last one left, with their own token.
+   */
+  outboxName?: string
   /** Ask before the tab is closed while changes are not on the server. Default false. */
   warnOnUnload?: boolean
   /** Stand-ins for clock, sockets and the rest, for tests and unusual hosts. */
@@ -41,7 +58,6 @@ export type HandleOrId = DocHandle<any> | string
 
 const READY_MS = 1000
 const ASK_MS = 100
-const CLOSE_MS = 10_000
 
 /**
  * Connects an automerge-repo `Repo` to a sync server, in place of its WebSocket client adapter. Attached to
@@ -64,26 +80,30 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   readonly #tracker: SaveTracker
   readonly #connection: Connection
   readonly #prompter: Prompter
+  readonly #post: Post
   readonly #parting: PartingPost
   readonly #token: ReturnType<typeof rememberToken>
+  readonly #stateListeners = new Listeners<[ConnectionState]>()
   readonly #self = Math.random().toString(36).slice(2)
   #outbox: Outbox | undefined
   #recovery: Recovery | undefined
+  #delivery: Delivery | undefined
   #repo: Repo | undefined
-  #undo: Array<() => void> = []
+  #unfollowPage: (() => void) | undefined
+  /** Whether the page is put away, and the connection with it. */
+  #isSuspended = false
   #isReady = false
   #becomeReady: () => void = () => {}
   readonly #whenReady = new Promise<void>(resolve => (this.#becomeReady = resolve))
   #serverAnswersQuestions = false
   #queries = 0
   readonly #askTimers = new Map<string, unknown>()
-  #hasAskedToPersist = false
 
   constructor(url: string, options: HighwaterClientAdapterOptions = {}) {
     super()
     this.url = url
     this.#options = options
-    this.#environment = { ...platform(), ...options.environment }
+    this.#environment = environmentOf(options.environment)
     this.#tracker = new SaveTracker(this.#environment)
     this.#token = rememberToken(options.token)
     this.#connection = new Connection(
@@ -98,7 +118,8 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
       this.#environment
     )
     this.#prompter = new Prompter(message => this.emit("message", message as Message))
-    this.#parting = new PartingPost(url, this.#tracker, this.#environment, this.#token.last)
+    this.#post = new Post(url, this.#tracker, this.#environment, this.#token.last)
+    this.#parting = new PartingPost(this.#tracker, this.#post)
     this.#tracker.onOwed = documentId => this.#sendSoon(documentId)
   }
 
@@ -107,22 +128,38 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     return this.#connection.state
   }
 
+  /** Calls back whenever {@link state} has become another one. Returns its own undo. */
+  onStateChange(listener: (state: ConnectionState) => void): () => void {
+    return this.#stateListeners.add(listener)
+  }
+
   /** Why the connection has ended for good, if it has. */
   get error(): ConnectionStoppedError | undefined {
     return this.#connection.error
+  }
+
+  /** {@inheritDoc SaveStatusSource.timers} */
+  get timers(): Timers {
+    return this.#environment
+  }
+
+  /** Why the outbox cannot be read or written, as long as that is so. It is tried again and again. */
+  get outboxError(): unknown {
+    return this.#outbox?.readError ?? this.#outbox?.error
   }
 
   /** Follows the documents of this repo, so that their save status is known. Call it right after making the repo. */
   attach(repo: Repo): this {
     if (this.#repo) throw new Error("this adapter is attached to a repo already; make one adapter for each repo")
     this.#repo = repo
-    this.#openOutbox(repo)
-    this.#undo.push(
-      watchRepo(repo, {
-        onDocument: (handle, doc) => this.#tracker.update(handle.documentId, doc),
-        onDeleted: documentId => this.#tracker.forget(documentId),
-      })
-    )
+    const delivery = new Delivery({ repo, tracker: this.#tracker, post: this.#post })
+    this.#delivery = delivery
+    this.#tracker.onLacking = documentId => void delivery.deliver(documentId)
+    this.#openOutbox()
+    watchRepo(repo, {
+      onDocument: (handle, doc) => this.#tracker.update(handle.documentId, doc),
+      onDeleted: documentId => this.#tracker.forget(documentId),
+    })
     this.#followPage()
     return this
   }
@@ -147,27 +184,41 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     await this.#tracker.whenSaved([idOf(document)], options)
   }
 
+  /**
+   * Takes the document's changes that the server has refused, and those that build on them, out of the outbox, and
+   * returns them: no later session sends them again. The document itself keeps them, here and in the repo's storage,
+   * and stays `rejected` for as long as it has them.
+   */
+  discardRejected(document: HandleOrId): readonly Change[] {
+    this.#mustBeAttached()
+    return this.#tracker.discardRejected(idOf(document))
+  }
+
   /** Sends everything now, and resolves when all documents are saved. Rejects as {@link whenSaved}. */
   async flush(options: WaitOptions = {}): Promise<void> {
     this.#mustBeAttached()
-    this.#connection.wake()
+    this.#connection.hurry()
     for (const { documentId } of this.#tracker.unsaved()) this.#sendSoon(documentId)
     await this.#tracker.whenAllSaved(options)
   }
 
   /**
-   * Waits until everything is durable on the server, over reconnects if need be, and closes the connection.
-   * If that does not happen within `timeout` (default 10 s) it rejects with `UnsavedChangesError`, which
+   * Waits until everything is durable on the server, also what is changed meanwhile, over reconnects if need be,
+   * and closes the connection. If that does not happen within `timeout` (default 10 s) it rejects with `UnsavedChangesError`, which
    * lists what is missing. Then all of it is still in the outbox, and the adapter goes on as before: call
    * `close()` again, or give up with {@link disconnect}.
    */
-  async close({ timeout = CLOSE_MS, signal }: WaitOptions = {}): Promise<void> {
-    await this.flush({ timeout, signal })
-    this.#tracker.keepHeadsNow()
-    await this.#atMost(timeout, this.#outbox?.settled())
+  close(options: WaitOptions = {}): Promise<void> {
+    const parts = { environment: this.#environment, tracker: this.#tracker, outbox: this.#outbox }
+    const flush = (options: WaitOptions) => this.flush(options)
+    return closeWhenSaved({ ...parts, flush, end: () => this.#end() }, options)
+  }
+
+  /** The repo is still watched: what is typed from now on is in the outbox, and is not called saved. */
+  #end(): void {
     this.disconnect()
-    this.#recovery?.end()
-    for (const undo of this.#undo.splice(0)) undo()
+    this.#unfollowPage?.()
+    this.#unfollowPage = undefined
   }
 
   /** @hidden For the repo. */
@@ -186,13 +237,20 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     this.peerMetadata = peerMetadata
     // A repo waits for this before it says that a document is unavailable; offline it must not wait long.
     this.#environment.setTimeout(() => this.#setReady(), READY_MS)
-    this.#tracker.restart()
+    this.#followPage()
+    this.#recover()
     this.#connection.start()
   }
 
-  /** Closes the connection without waiting for anything. `connect` opens it again. */
+  /**
+   * Closes the connection without waiting for anything, also for those who wait. Another tab may send what is in the
+   * outbox. `connect` opens it again.
+   */
   override disconnect(): void {
     this.#connection.end()
+    this.#recovery?.end()
+    this.#recovery = undefined
+    this.#tracker.stop(disconnected())
   }
 
   /** @hidden For the repo: sends a message. */
@@ -231,10 +289,9 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
       case "highwater-rejected":
         return this.#tracker.reject(message.documentId, message.rejected)
       case "highwater-durable":
-        return this.#tracker.markDurable(message.documentId, message.durable)
+        return this.#hear(message)
       case "sync":
-        this.#noteHeads(message.documentId, message.data)
-        this.#prompter.heard(message)
+        this.#noteHeads(message)
     }
     this.emit("message", message as unknown as Message)
   }
@@ -242,23 +299,35 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   #welcome({ senderId, peerMetadata = {} }: PeerMessage): void {
     this.remotePeerId = senderId
     this.#serverAnswersQuestions = (peerMetadata[EXTENSION] ?? 0) >= EXTENSION_VERSION
-    this.#tracker.setServer(peerMetadata.storageId)
+    // A server that cannot be asked speaks only of what is open here.
+    this.#tracker.connected(peerMetadata.storageId, id => this.#serverAnswersQuestions || this.#delivery?.isOpen(id) === true)
     this.#connection.ready()
     this.#setReady()
     this.emit("peer-candidate", { peerId: senderId, peerMetadata })
-    this.#recovery?.retry()
+    this.#delivery?.retry()
+    for (const { documentId, undecided } of this.#tracker.documents) if (undecided.length > 0) this.#askSoon(documentId)
+  }
+
+  #hear({ documentId, durable, missing }: DurableMessage): void {
+    this.#tracker.markDurable(documentId, durable)
+    if (missing.length > 0) this.#delivery?.look(documentId)
+    this.#post.missed(documentId, missing)
   }
 
   /** Before the repo sees the message: so the changes in it are known to be durable when they arrive. */
-  #noteHeads(documentId: string, data: Uint8Array): void {
-    let heads: readonly string[]
+  #noteHeads(message: SyncLikeMessage): void {
+    const { documentId, data } = message
+    let decoded: A.DecodedSyncMessage
     try {
-      heads = A.decodeSyncMessage(data).heads
+      decoded = A.decodeSyncMessage(data)
     } catch {
       return
     }
-    this.#tracker.serverHas(documentId, heads)
-    if (this.#tracker.document(documentId).undecided.length > 0) this.#askSoon(documentId)
+    this.#tracker.serverHas(documentId, decoded.heads)
+    this.#prompter.heard(message, decoded)
+    const { pending, undecided } = this.#tracker.document(documentId)
+    if (pending.size > 0) this.#delivery?.look(documentId)
+    if (undecided.length > 0) this.#askSoon(documentId)
   }
 
   /** Asks the server by name, if its heads have not settled the matter shortly after they came. */
@@ -293,10 +362,6 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
 
   /** Has the repo send what is new in this document, without the pause that it would make itself. */
   #sendSoon(documentId: string): void {
-    if (!this.#hasAskedToPersist && this.#outbox) {
-      this.#hasAskedToPersist = true
-      void this.#environment.persistStorage?.().catch(() => false)
-    }
     const { peerId, remotePeerId } = this
     if (peerId && remotePeerId) void this.#prompter.prompt(documentId)
   }
@@ -312,47 +377,53 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
       this.emit("peer-disconnected", { peerId: remotePeerId })
     }
     this.#tracker.isConnected = state === "open"
+    if (state === "connecting") this.#tracker.restart()
     if (state === "stopped") this.#tracker.stop(this.#connection.error)
+    this.#stateListeners.notify(state)
   }
 
-  #openOutbox(repo: Repo): void {
-    const store = this.#options.outbox ?? defaultStore(this.url)
+  #openOutbox(): void {
+    const store = this.#options.outbox ?? defaultStore(outboxName(this.url, this.#options.outboxName), this.#environment)
     if (!store) return
     const outbox = new Outbox(store, this.#environment, this.#self, () => this.#tracker.changed())
     this.#outbox = outbox
     this.#tracker.outbox = outbox
     this.#tracker.isReady = false
-    const { url } = this
-    const parts = { repo, tracker: this.#tracker, outbox, environment: this.#environment, url, self: this.#self }
-    this.#recovery = new Recovery({ ...parts, token: this.#token.last })
+    this.#recover()
+  }
+
+  /** From here until the end, this tab takes part in sending what others leave. */
+  #recover(): void {
+    const [delivery, outbox] = [this.#delivery, this.#outbox]
+    if (!delivery || !outbox || this.#recovery) return
+    const name = outboxName(this.url, this.#options.outboxName)
+    const parts = { tracker: this.#tracker, outbox, delivery, environment: this.#environment, name, self: this.#self }
+    this.#recovery = new Recovery(parts)
     void this.#recovery.start()
   }
 
   #followPage(): void {
+    if (!this.#repo || this.#unfollowPage) return
     const { warnOnUnload = false } = this.#options
-    const undo = followPage(this.#environment, this.#tracker, { warnOnUnload }, {
+    this.#unfollowPage = followPage(this.#environment, this.#tracker, { warnOnUnload }, {
       onHidden: () => {
         this.#outbox?.hurry()
         this.#parting.post()
       },
       onAwake: () => this.#connection.wake(),
-      onSuspend: () => this.#connection.end(),
-      onResume: () => this.#connection.start(),
+      onSuspend: () => {
+        this.#isSuspended = this.#connection.state !== "idle"
+        this.#connection.end()
+      },
+      onResume: () => {
+        if (this.#isSuspended) this.#connection.start()
+      },
     })
-    this.#undo.push(undo)
   }
 
   #setReady(): void {
     this.#isReady = true
     this.#becomeReady()
-  }
-
-  async #atMost(ms: number, work: Promise<void> | undefined): Promise<void> {
-    if (!work) return
-    let timer: unknown
-    const late = new Promise<void>(resolve => (timer = this.#environment.setTimeout(resolve, ms)))
-    await Promise.race([work, late])
-    this.#environment.clearTimeout(timer)
   }
 
   #mustBeAttached(): void {
@@ -366,7 +437,10 @@ function idOf(document: HandleOrId): string {
 }
 
 /** Each server has its own outbox: what is owed to one is not owed to another. */
-function defaultStore(url: string): OutboxStore | undefined {
-  if (typeof indexedDB === "undefined") return undefined
-  return new IndexedDBStore(`highwater ${url.replace(/[?#].*$/, "")}`)
+function outboxName(url: string, name?: string): string {
+  return `highwater ${url.replace(/[?#].*$/, "")}${name === undefined ? "" : ` ${name}`}`
+}
+
+function defaultStore(name: string, { now }: Environment): OutboxStore | undefined {
+  return typeof indexedDB === "undefined" ? undefined : new IndexedDBStore(name, indexedDB, now)
 }

@@ -5,8 +5,6 @@ import type { RejectedChange } from "../core/errors.js"
 export const EXTENSION = "highwater"
 /** Their version. */
 export const EXTENSION_VERSION = 1
-/** How many hashes one question may name. */
-export const HASHES_MAX = 1000
 
 /** What is at the head of every message about a document. */
 export interface Addressed {

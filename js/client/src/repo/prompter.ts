@@ -10,6 +10,7 @@ import type { SyncLikeMessage } from "./messages.js"
  */
 export class Prompter {
   readonly #show: (message: SyncLikeMessage) => void
+  /** What to show, by document: for long-lived pages with many documents, without the changes. */
   readonly #last = new Map<string, SyncLikeMessage>()
   readonly #underWay = new Set<string>()
 
@@ -18,8 +19,11 @@ export class Prompter {
   }
 
   /** The server has said this. */
-  heard(message: SyncLikeMessage): void {
-    this.#last.set(message.documentId, message)
+  heard(message: SyncLikeMessage, decoded: A.DecodedSyncMessage): void {
+    const { documentId } = message
+    // Shown that the server has nothing, the repo would send all again.
+    if (decoded.heads.length === 0) this.#last.delete(documentId)
+    else this.#last.set(documentId, { ...message, data: A.encodeSyncMessage({ ...decoded, need: [], changes: [] }) })
   }
 
   /** The connection has ended, and with it what the server has said on it. */
@@ -35,14 +39,6 @@ export class Prompter {
     await Promise.resolve()
     this.#underWay.delete(documentId)
     const last = this.#last.get(documentId)
-    const reminder = last && remind(last)
-    if (reminder) this.#show(reminder)
+    if (last) this.#show(last)
   }
-}
-
-/** The message without changes and requests. Undefined if it says that the server has nothing, which makes the repo send all again. */
-function remind(message: SyncLikeMessage): SyncLikeMessage | undefined {
-  const decoded = A.decodeSyncMessage(message.data)
-  if (decoded.heads.length === 0) return undefined
-  return { ...message, data: A.encodeSyncMessage({ ...decoded, need: [], changes: [] }) }
 }

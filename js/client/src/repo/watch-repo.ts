@@ -9,39 +9,30 @@ export interface RepoEvents {
 }
 
 /**
- * Follows every document of a repo. Returns its own undo.
+ * Follows every document of a repo, for as long as there is the repo.
  *
  * automerge-repo 2.5 tells nobody about new handles, so this stands between the repo and its synchronizer,
  * which is handed every handle before the handle has any contents.
  */
-export function watchRepo(repo: Repo, events: RepoEvents): () => void {
-  const watched = new Map<DocHandle<unknown>, () => void>()
+export function watchRepo(repo: Repo, events: RepoEvents): void {
+  const watched = new WeakSet<DocHandle<unknown>>()
   const watch = (handle: DocHandle<unknown>) => {
     if (watched.has(handle)) return
-    watched.set(handle, watchHandle(handle, events))
+    watched.add(handle)
+    watchHandle(handle, events)
   }
   const { synchronizer } = repo
   const addDocument = synchronizer.addDocument.bind(synchronizer)
-  const standIn = (handle: DocHandle<unknown>) => {
+  synchronizer.addDocument = (handle: DocHandle<unknown>) => {
     watch(handle)
     addDocument(handle)
   }
-  synchronizer.addDocument = standIn
   for (const handle of Object.values(repo.handles)) watch(handle)
-  return () => {
-    if (synchronizer.addDocument === standIn) synchronizer.addDocument = addDocument
-    for (const undo of watched.values()) undo()
-  }
+  // Not of each handle: what is deleted without having been open gets one that nobody is told about.
+  repo.on("delete-document", ({ documentId }) => events.onDeleted(documentId))
 }
 
-function watchHandle(handle: DocHandle<unknown>, events: RepoEvents): () => void {
-  const onHeads = ({ doc }: { doc: unknown }) => events.onDocument(handle, doc)
-  const onDelete = () => events.onDeleted(handle.documentId)
-  handle.on("heads-changed", onHeads)
-  handle.on("delete", onDelete)
+function watchHandle(handle: DocHandle<unknown>, events: RepoEvents): void {
+  handle.on("heads-changed", ({ doc }) => events.onDocument(handle, doc))
   if (handle.isReady()) events.onDocument(handle, handle.doc())
-  return () => {
-    handle.off("heads-changed", onHeads)
-    handle.off("delete", onDelete)
-  }
 }

@@ -1,5 +1,5 @@
 import * as A from "@automerge/automerge"
-import { cbor } from "@automerge/automerge-repo"
+import { cbor, isValidDocumentId } from "@automerge/automerge-repo"
 import { splitChunks } from "../../src/core/changes.js"
 import type { FetchLike } from "../../src/core/environment.js"
 import { Line, type Acceptor, type FakeSocket } from "./socket.js"
@@ -24,7 +24,12 @@ interface Work {
  * `commitMs` later, and only then does it speak of it. A kill loses what was not committed.
  */
 export class FakeServer implements Acceptor {
-  readonly documents = new Map<string, A.Doc<unknown>>()
+  documents = new Map<string, A.Doc<unknown>>()
+  /** What a restore brings back. */
+  #backup = new Map<string, A.Doc<unknown>>()
+  #restores = 0
+  /** What the server had and has that last spoke on a line. A restored server is another in this. */
+  readonly connectedTo = new Map<Line, Map<string, A.Doc<unknown>>>()
   readonly #clients = new Map<FakeSocket, Client>()
   readonly #lines: Line[] = []
   readonly #queue: Work[] = []
@@ -50,9 +55,9 @@ export class FakeServer implements Acceptor {
     return line
   }
 
-  /** All hashes that are durable here. */
-  hashes(documentId: string): Set<string> {
-    const doc = this.documents.get(documentId)
+  /** All hashes that are durable here, or in these documents. */
+  hashes(documentId: string, documents = this.documents): Set<string> {
+    const doc = documents.get(documentId)
     return new Set(doc ? A.getChangesMetaSince(doc, []).map(({ hash }) => hash) : [])
   }
 
@@ -73,6 +78,24 @@ export class FakeServer implements Acceptor {
     for (const line of this.#lines) if (line.mode === "refused") line.mode = "up"
   }
 
+  /** Keeps a copy of everything. */
+  backup(): void {
+    this.#backup = copyOf(this.documents)
+  }
+
+  /** Goes back to the last backup, under its old name or as another server. */
+  restore(storageId = this.storageId): void {
+    this.kill()
+    this.documents = copyOf(this.#backup)
+    this.storageId = storageId
+    this.start()
+  }
+
+  /** As after the documented way to restore, which gives the server another name. */
+  replace(): void {
+    this.restore(`server-storage ${++this.#restores}`)
+  }
+
   /** Closes every connection with this code. */
   closeAll(code: number, reason = ""): void {
     for (const socket of [...this.#clients.keys()]) {
@@ -83,12 +106,18 @@ export class FakeServer implements Acceptor {
 
   accept(socket: FakeSocket): void {
     const line = this.#lines.find(({ sockets }) => sockets.has(socket))!
-    socket.onDelivered = data => this.#noteTold(line, socket, data)
+    const { documents } = this
+    socket.onDelivered = data => {
+      this.connectedTo.set(line, documents)
+      this.#noteTold(line, socket, data)
+    }
     const url = new URL(socket.url)
     if (this.token !== undefined && url.searchParams.get("token") !== this.token) {
       return socket.end(4401, "token expired")
     }
     const plain = /^\/v1\/docs\/([^/]+)\/sync$/.exec(url.pathname)?.[1]
+    // The real one answers 400 to the handshake, and all that a client sees of it is this.
+    if (plain && !isValidDocumentId(plain)) return socket.end(1006)
     this.#clients.set(socket, { extended: false, syncStates: new Map(), last: new Map(), ...(plain ? { plain } : {}) })
   }
 
@@ -124,6 +153,7 @@ export class FakeServer implements Acceptor {
       this.requests.push({ url, body: bytes })
       if (line.mode !== "up" || this.httpStatus !== 200) return { ok: false, status: this.httpStatus, json: async () => ({}) }
       const documentId = /docs\/([^/]+)\/changes/.exec(url)![1]!
+      if (!isValidDocumentId(documentId)) return { ok: false, status: 400, json: async () => ({}) }
       const rejected: Array<{ hash: string; reason: string }> = []
       const changes = this.#admit(splitChunks(bytes), rejected)
       const [doc] = A.applyChanges(this.documents.get(documentId) ?? A.init(), changes)
@@ -231,4 +261,8 @@ export class FakeServer implements Acceptor {
     if (!told.has(documentId)) told.set(documentId, new Set())
     for (const hash of hashes) told.get(documentId)!.add(hash)
   }
+}
+
+function copyOf(documents: ReadonlyMap<string, A.Doc<unknown>>): Map<string, A.Doc<unknown>> {
+  return new Map([...documents].map(([id, doc]) => [id, A.clone(doc)]))
 }

@@ -2,9 +2,12 @@ import * as A from "@automerge/automerge"
 import { Repo, type DocHandle, type RepoConfig } from "@automerge/automerge-repo"
 import { HighwaterClientAdapter, type HighwaterClientAdapterOptions } from "../../src/index.js"
 import type { Environment } from "../../src/core/environment.js"
-import type { OutboxBatch, OutboxChange, OutboxContents, OutboxStore } from "../../src/core/outbox.js"
+import type { DurableHeads, OutboxBatch, OutboxChange, OutboxContents, OutboxStore } from "../../src/core/outbox.js"
 import { FakeServer } from "./server.js"
 import type { Line } from "./socket.js"
+
+/** A document's id for tests without a repo. */
+export const DOCUMENT_ID = "4NMNnkMhL8jXrdJ9jamS58PAVdXu"
 
 /** An environment on the fake clock. */
 export function environment(line: Line, more: Partial<Environment> = {}): Environment {
@@ -26,7 +29,7 @@ export function environment(line: Line, more: Partial<Environment> = {}): Enviro
 /** An outbox in memory, which can be slow or broken. */
 export class MemoryStore implements OutboxStore {
   readonly changes = new Map<string, OutboxChange>()
-  readonly durableHeads = new Map<string, readonly string[]>()
+  readonly durableHeads = new Map<string, DurableHeads>()
   serverId: string | undefined
   writeMs = 0
   isBroken = false
@@ -46,13 +49,36 @@ export class MemoryStore implements OutboxStore {
     for (const change of put) this.changes.set(`${change.documentId} ${change.hash}`, change)
     for (const { hash } of put) this.everPut.add(hash)
     for (const { documentId, hash } of remove) this.changes.delete(`${documentId} ${hash}`)
-    for (const [id, heads] of durableHeads) this.durableHeads.set(id, heads)
+    for (const [id, heads] of durableHeads) {
+      if (heads) this.durableHeads.set(id, heads)
+      else this.durableHeads.delete(id)
+    }
     this.serverId = serverId ?? this.serverId
   }
 
   /** The hashes of one document that are owed. */
   hashes(documentId: string): string[] {
     return [...this.changes.values()].filter(change => change.documentId === documentId).map(({ hash }) => hash)
+  }
+}
+
+/** A storage adapter of automerge-repo in memory. */
+export class MemoryStorage {
+  readonly #entries = new Map<string, { key: string[]; data: Uint8Array }>()
+  async load(key: string[]) {
+    return this.#entries.get(key.join("/"))?.data
+  }
+  async save(key: string[], data: Uint8Array) {
+    this.#entries.set(key.join("/"), { key, data })
+  }
+  async remove(key: string[]) {
+    this.#entries.delete(key.join("/"))
+  }
+  async loadRange(prefix: string[]) {
+    return [...this.#entries.values()].filter(({ key }) => prefix.every((part, at) => key[at] === part))
+  }
+  async removeRange(prefix: string[]) {
+    for (const { key } of await this.loadRange(prefix)) await this.remove(key)
   }
 }
 

@@ -1,13 +1,14 @@
 // Bare documents against the built server: the plain protocol, questions, and changes in a request.
 
 import { randomUUID } from "node:crypto"
+import { join } from "node:path"
 import * as A from "@automerge/automerge"
-import { parseAutomergeUrl, generateAutomergeUrl } from "@automerge/automerge-repo"
 import { describe, expect } from "vitest"
 import { changesUrl, postChanges } from "../../src/core/http.js"
 import { changesSince } from "../../src/core/changes.js"
 import { UnsavedChangesError } from "../../src/index.js"
-import { openDocument } from "../../src/plain/index.js"
+import { FileOutboxStore } from "../../src/node/index.js"
+import { newDocumentId, openDocument, sendLeftovers } from "../../src/plain/index.js"
 import { test, type World } from "./world.js"
 
 interface Page {
@@ -15,7 +16,6 @@ interface Page {
 }
 
 const TIMEOUT = { timeout: 20_000 }
-const newId = () => parseAutomergeUrl(generateAutomergeUrl()).documentId
 const open = (url: string, id: string) => openDocument<Page>(url, id, { backoff: { min: 50, max: 500 }, timeout: 20_000 })
 const hashesOf = (doc: A.Doc<unknown>) => A.getChangesMetaSince(doc, []).map(({ hash }) => hash)
 
@@ -28,7 +28,7 @@ async function titleSeenBySomebodyElse(world: World, id: string): Promise<string
 
 describe("a bare document", () => {
   test("is saved, and closed when all is", async ({ world }) => {
-    const id = newId()
+    const id = newDocumentId()
     const doc = await open(world.server.url, id)
     doc.change(page => (page.title = "Tides"))
     await doc.whenSaved(TIMEOUT)
@@ -59,7 +59,7 @@ describe("a bare document", () => {
 
   test("waits over a cut line, and says what is missing without a server", async ({ world }) => {
     const line = await world.line()
-    const id = newId()
+    const id = newDocumentId()
     const doc = await open(line.url, id)
     line.cut()
     doc.change(page => (page.title = "while it was cut"))
@@ -77,7 +77,7 @@ describe("a bare document", () => {
   })
 
   test("is told by name what the server refuses", async ({ world }) => {
-    const id = newId()
+    const id = newDocumentId()
     const doc = await open(world.server.url, id)
     doc.change(page => (page.title = "first"))
     await doc.whenSaved(TIMEOUT)
@@ -90,8 +90,25 @@ describe("a bare document", () => {
   })
 })
 
+test("what a session has left is sent without opening its document", async ({ world }) => {
+  const outbox = new FileOutboxStore(join(world.folder, "outbox"))
+  const id = newDocumentId()
+  const doc = await openDocument<Page>(world.server.url, id, { outbox, ...TIMEOUT })
+  doc.change(page => (page.title = "saved"))
+  await doc.whenSaved(TIMEOUT)
+  await world.server.kill9()
+  doc.change(page => (page.title = "left"))
+  await expect(doc.close({ timeout: 300 })).rejects.toThrow(UnsavedChangesError)
+  doc.disconnect()
+  expect(await sendLeftovers(world.server.url, { outbox })).toMatchObject([{ documentId: id, hashes: A.getHeads(doc.doc) }])
+  await world.server.start()
+  expect(await sendLeftovers(world.server.url, { outbox })).toEqual([])
+  expect((await outbox.load()).changes).toEqual([])
+  expect(await titleSeenBySomebodyElse(world, id)).toBe("left")
+})
+
 test("changes in a request are there for everybody, also sent twice", async ({ world }) => {
-  const id = newId()
+  const id = newDocumentId()
   const made = A.from<{ title: string }>({ title: `posted ${randomUUID()}` })
   const pending = changesSince(made, []).map(change => ({ ...change, since: 0, stored: false }))
   const url = changesUrl(world.server.url, id, undefined)

@@ -9,6 +9,7 @@ use highwater_core::document::{Effect, Made};
 use highwater_core::{ChangeHash, Document, DocumentId, Materialised, PeerId, Record, Stamp};
 use highwater_storage::{Store, StoreError, StoredAnswer};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
@@ -16,6 +17,7 @@ use super::{EditJob, EditRequest, Edited, Look, MAKER, Precondition, Work};
 use crate::copies::{CatchUp, Copies, Held};
 use crate::envelope::hashes;
 use crate::http::{Problem, etag};
+use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 
 /// Which request an edit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,22 @@ pub(crate) struct Key {
     pub(crate) key: [u8; 32],
     /// SHA-256 of all that the request asks for.
     pub(crate) request: [u8; 32],
+}
+
+impl Key {
+    /// Of a key that the client chose, and of all that the request asks for. None of these runs into the next.
+    pub(crate) fn new(key: &[u8], asked: &[&[u8]]) -> Result<Self, Problem> {
+        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+            let detail = format!("expected 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes");
+            return Err(Problem::Invalid { what: "Idempotency-Key", detail });
+        }
+        let mut request = Sha256::new();
+        for part in asked {
+            request.update((part.len() as u64).to_le_bytes());
+            request.update(part);
+        }
+        Ok(Self { key: Sha256::digest(key).into(), request: request.finalize().into() })
+    }
 }
 
 /// Why a document cannot be had with its values.
@@ -249,7 +267,7 @@ impl Table {
         let (document, made) = match &request.work {
             // The copy is without them, and nothing else is in this batch.
             Work::Import(changes) => (None, import(self.id, changes.clone())),
-            work => self.make(document, work, is_new, request.message.clone())?,
+            work => self.make(document, work, is_new, request)?,
         };
         Ok(match made {
             Err(problem) => (document, Err(problem), Vec::new()),
@@ -271,9 +289,10 @@ impl Table {
         document: Materialised,
         work: &Work,
         is_new: bool,
-        message: Option<String>,
+        request: &EditRequest,
     ) -> Result<(Option<Materialised>, Result<Changed, Problem>), String> {
-        let stamp = Stamp { actor: self.actor, message, time: crate::now_ms() as i64 / 1_000 };
+        let time = request.time.unwrap_or_else(|| crate::now_ms() as i64 / 1_000);
+        let stamp = Stamp { actor: self.actor, message: request.message.clone(), time };
         let (document, made) = match work {
             Work::Edit(edit) => match document.edit(edit, &stamp)? {
                 (document, Err(error)) => return Ok((Some(document), Err(error.into()))),

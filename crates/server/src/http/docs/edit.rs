@@ -9,20 +9,20 @@ use axum::http::header::{CACHE_CONTROL, ETAG, HeaderName, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use highwater_core::{DocumentId, Edit};
+use highwater_core::Edit;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::extract::{
-    AUTOMERGE, InPath, InQuery, JSON, content_type, document_id, fingerprint, idempotency_key,
-    read_with_room, wants_representation,
+    AUTOMERGE, InPath, InQuery, JSON, MountedAt, content_type, document_id, idempotency_key, read_with_room,
+    wants_representation,
 };
 use super::super::openapi::{Chunks, EditHeaders, EditProblems, Id, Json as JsonForm, KeyHeader, Operation};
 use super::super::problem::{PATCH_TYPES, Problem};
 use super::super::tags::{etag, precondition};
 use super::read::{with_header, with_heads};
-use crate::document::{EditRequest, Edited, Key, Precondition, Work};
+use crate::document::{EditRequest, Edited, Work};
 use crate::envelope::hashes;
 use crate::hub::Hub;
 use crate::limits::{EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD, INGEST_BYTES_MAX, MESSAGE_CHARS_MAX};
@@ -93,6 +93,7 @@ pub(super) struct EditQuery {
 )]
 pub(super) async fn create(
     State(hub): State<Arc<Hub>>,
+    MountedAt(base): MountedAt,
     InQuery(query): InQuery<CreateQuery>,
     headers: HeaderMap,
     body: Body,
@@ -100,18 +101,14 @@ pub(super) async fn create(
     check_message(query.message.as_deref())?;
     let chosen = query.id.as_deref().map(document_id).transpose()?;
     let kind = content_type(&headers);
-    let key = idempotency_key(&headers)?;
     let (max, unfold) =
         if kind == AUTOMERGE { (INGEST_BYTES_MAX, 1) } else { (EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD) };
     let (body, room) = read_with_room(&hub, &headers, body, max, unfold).await?;
-    let id = match (chosen, key) {
-        (Some(id), _) => id,
-        (None, Some(key)) => hub.document_of_key(&key),
-        (None, None) => random_id()?,
-    };
     let named = query.id.unwrap_or_default();
     let message = query.message.as_deref().unwrap_or_default();
-    let request = fingerprint(&[b"create", named.as_bytes(), message.as_bytes(), kind.as_bytes(), &body]);
+    let asked: &[&[u8]] = &[b"create", named.as_bytes(), message.as_bytes(), kind.as_bytes(), &body];
+    let key = idempotency_key(&headers, asked)?;
+    let id = hub.id_of_new(chosen, key)?;
     let work = match &*kind {
         _ if body.is_empty() => Work::Nothing,
         JSON => Work::Edit(parse(body, Edit::set).await?),
@@ -121,21 +118,13 @@ pub(super) async fn create(
         },
         _ => return Err(Problem::MediaType { taken: "application/json or application/vnd.automerge" }),
     };
-    let edited = hub.edit(
-        id,
-        EditRequest {
-            work,
-            message: query.message,
-            precondition: Precondition::Absent { is_create: true },
-            creates: true,
-            key: key.map(|key| Key { key, request }),
-            wants_value: false,
-            _room: room,
-        },
-    );
-    let Edited { hash, heads, .. } = edited.await?;
-    let headers =
-        [(LOCATION, format!("/v1/docs/{id}")), (ETAG, etag(&heads)), (CACHE_CONTROL, "no-store".to_owned())];
+    let request = EditRequest { message: query.message, key, _room: room, ..EditRequest::create(work) };
+    let Edited { hash, heads, .. } = hub.edit(id, request).await?;
+    let headers = [
+        (LOCATION, format!("{base}/v1/docs/{id}")),
+        (ETAG, etag(&heads)),
+        (CACHE_CONTROL, "no-store".to_owned()),
+    ];
     let body = CreateAnswer {
         id: id.to_string(),
         url: format!("automerge:{id}"),
@@ -152,12 +141,6 @@ async fn parse(
 ) -> Result<Edit, Problem> {
     let parsed = tokio::task::spawn_blocking(move || parse(&body)).await;
     Ok(parsed.map_err(|error| Problem::Internal(error.to_string()))??)
-}
-
-fn random_id() -> Result<DocumentId, Problem> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Problem::Internal(format!("no randomness: {error}")))?;
-    Ok(DocumentId::from_bytes(bytes))
 }
 
 /// Edits a document
@@ -266,15 +249,15 @@ fn request(
     let asked = format!("{precondition:?}");
     let text = message.as_deref().unwrap_or_default();
     let kind = content_type(headers);
-    let request = fingerprint(&[method, asked.as_bytes(), text.as_bytes(), kind.as_bytes(), body]);
+    let key = idempotency_key(headers, &[method, asked.as_bytes(), text.as_bytes(), kind.as_bytes(), body])?;
+    let wants_value = wants_representation(headers);
     Ok(EditRequest {
-        work: Work::Nothing,
         message,
         precondition,
-        creates: false,
-        key: idempotency_key(headers)?.map(|key| Key { key, request }),
-        wants_value: wants_representation(headers),
+        key,
+        wants_value,
         _room: room,
+        ..EditRequest::new(Work::Nothing)
     })
 }
 

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, HeaderName};
@@ -22,7 +21,6 @@ use utoipa::IntoParams;
 use super::super::extract::{InPath, InQuery, heads as parse_heads};
 use super::super::openapi::{Id, ReadProblems};
 use super::super::problem::Problem;
-use super::read::existing;
 use crate::activity::Activity;
 use crate::envelope::hashes;
 use crate::events::{Changed, Following, Told};
@@ -66,7 +64,7 @@ pub(super) struct ResumeHeader {
 ))]
 pub(super) async fn document(
     State(hub): State<Arc<Hub>>,
-    Extension(activity): Extension<Activity>,
+    activity: Activity,
     InPath(id): InPath,
     InQuery(query): InQuery<DocumentEventsQuery>,
     headers: HeaderMap,
@@ -74,7 +72,7 @@ pub(super) async fn document(
     let place = place(&hub.followers().document_places)?;
     // Before it is looked at, so that nothing that happens then is missed.
     let following = hub.followers().follow(id);
-    existing(&hub, id).await?;
+    hub.existing(id).await?;
     let told = match last_event_id(&headers) {
         None => None,
         Some(text) => parse_heads(text).ok().filter(|heads| !heads.is_empty()),
@@ -112,7 +110,7 @@ pub(super) struct FeedQuery {
 ))]
 pub(super) async fn feed(
     State(hub): State<Arc<Hub>>,
-    Extension(activity): Extension<Activity>,
+    activity: Activity,
     InQuery(query): InQuery<FeedQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -12,7 +12,7 @@ use highwater_core::{ChangeHash, ChangeMeta, DocumentId, Materialised};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::extract::{AUTOMERGE, InPath, InQuery, JSON, heads as parse_heads, negotiate};
+use super::super::extract::{AUTOMERGE, InPath, InQuery, JSON, MountedAt, heads as parse_heads, negotiate};
 use super::super::openapi::{Chunks, Id, ReadProblems};
 use super::super::problem::Problem;
 use super::page_limit;
@@ -98,6 +98,7 @@ pub(super) struct ChangesAnswer {
 ))]
 pub(super) async fn changes(
     State(hub): State<Arc<Hub>>,
+    MountedAt(base): MountedAt,
     InPath(id): InPath,
     InQuery(query): InQuery<ChangesQuery>,
     headers: HeaderMap,
@@ -107,7 +108,7 @@ pub(super) async fn changes(
     let since = parse_heads(query.since.as_deref().unwrap_or_default())?;
     let after = one(query.after)?;
     let look = move |document: &Materialised| {
-        let page = Page { id, since, limit };
+        let page = Page { base, id, since, limit };
         // One more tells whether there is a next part.
         let mut metas = document.changes_meta(&page.since, limit + 1, after)?;
         let all = metas.len();
@@ -141,6 +142,8 @@ fn one(hash: Option<String>) -> Result<Option<ChangeHash>, Problem> {
 
 /// A part of the changes, as it was asked for.
 struct Page {
+    /// What stands before the path.
+    base: String,
     id: DocumentId,
     since: Vec<ChangeHash>,
     limit: usize,
@@ -150,7 +153,7 @@ impl Page {
     /// Where the part after these is. They lead to all before them, so what they leave open says it best: it stays true whatever comes in between. If that is too long, the last one
     /// of them must do.
     fn next(&self, these: &[ChangeMeta]) -> String {
-        let Self { id, since, limit } = self;
+        let Self { base, id, since, limit } = self;
         let mut open: BTreeSet<ChangeHash> = since.iter().copied().collect();
         for change in these {
             for dep in &change.deps {
@@ -164,7 +167,7 @@ impl Page {
             (since.clone(), these.last())
         };
         let after = after.map(|last| format!("&after={}", last.hash)).unwrap_or_default();
-        format!("/v1/docs/{id}/changes?since={}{after}&limit={limit}", hashes(&since).join(","))
+        format!("{base}/v1/docs/{id}/changes?since={}{after}&limit={limit}", hashes(&since).join(","))
     }
 }
 
@@ -208,6 +211,7 @@ pub(super) struct HistoryQuery {
 ))]
 pub(super) async fn history(
     State(hub): State<Arc<Hub>>,
+    MountedAt(base): MountedAt,
     InPath(id): InPath,
     InQuery(query): InQuery<HistoryQuery>,
 ) -> Result<Response, Problem> {
@@ -217,7 +221,7 @@ pub(super) async fn history(
         let metas = document.history(limit + 1, before)?;
         let page = &metas[..metas.len().min(limit)];
         let last = page.last().filter(|_| metas.len() > limit);
-        let next = last.map(|last| format!("/v1/docs/{id}/history?before={}&limit={limit}", last.hash));
+        let next = last.map(|last| format!("{base}/v1/docs/{id}/history?before={}&limit={limit}", last.hash));
         let changes = page.iter().map(ChangeEntry::from).collect();
         let body = ChangesAnswer { changes, heads: hashes(&document.heads()), next: next.clone() };
         Ok((json(&body)?, next))

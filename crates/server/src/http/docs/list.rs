@@ -9,7 +9,7 @@ use highwater_storage::{DocumentEntry, ListDocuments};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::extract::{InQuery, document_id};
+use super::super::extract::{InQuery, MountedAt, document_id};
 use super::super::openapi::ReadProblems;
 use super::super::problem::Problem;
 use super::{answer, page_limit};
@@ -32,7 +32,7 @@ pub(super) struct ListQuery {
     prefix: Option<String>,
     /// Only documents that changed after this number (`changed` of a document, or 0), in the order in which they last did; not together with `after` and `prefix`.
     #[serde(rename = "changed-since")]
-    #[param(rename = "changed-since", minimum = 0)]
+    #[param(rename = "changed-since", minimum = 0, format = "uint64")]
     changed_since: Option<u64>,
 }
 
@@ -68,6 +68,7 @@ pub(super) struct ListEntry {
 ))]
 pub(super) async fn list(
     State(hub): State<Arc<Hub>>,
+    MountedAt(base): MountedAt,
     InQuery(query): InQuery<ListQuery>,
 ) -> Result<Response, Problem> {
     let limit = page_limit(query.limit)?;
@@ -92,9 +93,9 @@ pub(super) async fn list(
     let has_more = entries.len() > limit;
     entries.truncate(limit);
     let next = entries.last().filter(|_| has_more).map(|last| match (query.changed_since, query.prefix) {
-        (Some(_), _) => format!("/v1/docs?changed-since={}&limit={limit}", last.changed),
-        (None, Some(prefix)) => format!("/v1/docs?prefix={prefix}&after={}&limit={limit}", last.id),
-        (None, None) => format!("/v1/docs?after={}&limit={limit}", last.id),
+        (Some(_), _) => format!("{base}/v1/docs?changed-since={}&limit={limit}", last.changed),
+        (None, Some(prefix)) => format!("{base}/v1/docs?prefix={prefix}&after={}&limit={limit}", last.id),
+        (None, None) => format!("{base}/v1/docs?after={}&limit={limit}", last.id),
     });
     Ok(answer(&ListAnswer { documents: entries.into_iter().map(entry).collect(), next }))
 }

@@ -63,7 +63,7 @@ pub(super) async fn document(
         let detail = format!("conflicts are in {AUTOMERGE} anyway");
         return Err(Problem::Invalid { what: "query", detail });
     }
-    if at.is_none() && is_known(&headers, &existing(&hub, id).await?.heads)? {
+    if at.is_none() && is_known(&headers, &hub.existing(id).await?.heads)? {
         return not_modified(&hub, id).await;
     }
     let (heads, body) = hub.read(id, move |document| look(document, kind, at, query.conflicts)).await?;
@@ -117,15 +117,9 @@ pub(super) fn with_header(mut answer: Response, name: HeaderName, value: Option<
 }
 
 async fn not_modified(hub: &Arc<Hub>, id: DocumentId) -> Result<Response, Problem> {
-    let heads = existing(hub, id).await?.heads;
+    let heads = hub.existing(id).await?.heads;
     let headers = [(CACHE_CONTROL, "no-cache".to_owned()), (VARY, "Accept".to_owned()), (ETAG, etag(&heads))];
     Ok((StatusCode::NOT_MODIFIED, headers).into_response())
-}
-
-/// How a document is that exists.
-pub(super) async fn existing(hub: &Arc<Hub>, id: DocumentId) -> Result<DocumentState, Problem> {
-    let state = hub.state(id).await?;
-    if state.heads.is_empty() { Err(Problem::NoSuchDocument) } else { Ok(state) }
 }
 
 /// Heads and size of a document
@@ -146,7 +140,7 @@ pub(super) async fn head(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let kind = negotiate(&headers, &[JSON, AUTOMERGE])?;
-    let state = existing(&hub, id).await?;
+    let state = hub.existing(id).await?;
     if is_known(&headers, &state.heads)? {
         return not_modified(&hub, id).await;
     }
@@ -171,7 +165,7 @@ pub(super) struct HeadsAnswer {
     ReadProblems,
 ))]
 pub(super) async fn heads(State(hub): State<Arc<Hub>>, InPath(id): InPath) -> Result<Response, Problem> {
-    let DocumentState { heads, changes, bytes, .. } = existing(&hub, id).await?;
+    let DocumentState { heads, changes, bytes, .. } = hub.existing(id).await?;
     Ok(answer(&HeadsAnswer { heads: hashes(&heads), changes, bytes }))
 }
 

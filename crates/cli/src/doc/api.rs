@@ -1,0 +1,357 @@
+//! Requests to a running server, or to one in this process that has the folder open. The answers are the same.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use highwater_server::{Embedded, Server, ServerError};
+use highwater_storage::StoreError;
+use serde_json::{Value, json};
+use ureq::http::{HeaderMap, Request};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+/// Where a server listens if nothing is said.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:3030";
+/// How long a server may take until it is there, and until it answers.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest answer.
+const ANSWER_BYTES_MAX: u64 = 4 << 30;
+/// How long the server of a folder may take to go.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const EXIT_REFUSED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+const EXIT_NOT_THERE: u8 = 3;
+const EXIT_NOT_SO: u8 = 4;
+const EXIT_LATER: u8 = 5;
+
+/// Why something was not done.
+#[derive(Debug)]
+pub(super) struct Failure {
+    exit: u8,
+    /// For people: what is wrong, and what to do.
+    text: String,
+    /// For programs, in the form of problem details.
+    problem: Value,
+}
+
+impl Failure {
+    fn new(exit: u8, code: &str, text: impl Into<String>) -> Self {
+        let text = text.into();
+        let problem = json!({ "code": code, "detail": text, "retryable": exit == EXIT_LATER });
+        Self { exit, text, problem }
+    }
+
+    /// What was asked makes no sense, or cannot be done from here.
+    pub(super) fn usage(text: impl Into<String>) -> Self {
+        Self::new(EXIT_USAGE, "usage", text)
+    }
+
+    /// The server took it, and not as it should.
+    pub(super) fn refused(text: impl Into<String>) -> Self {
+        Self::new(EXIT_REFUSED, "refused", text)
+    }
+
+    /// The document was deleted.
+    pub(super) fn deleted() -> Self {
+        Self::new(EXIT_NOT_THERE, "deleted", "the document was deleted")
+    }
+
+    /// Whether it may be otherwise later.
+    pub(super) fn is_passing(&self) -> bool {
+        self.exit == EXIT_LATER
+    }
+
+    /// With something more to know.
+    pub(super) fn with(mut self, advice: &str) -> Self {
+        self.text = format!("{}\n{advice}", self.text);
+        self
+    }
+
+    /// Says it on standard error.
+    pub(super) fn tell(&self, json: bool) -> ExitCode {
+        match json {
+            _ if self.text.is_empty() => {}
+            true => eprintln!("{}", self.problem),
+            false => eprintln!("highwater: {}", self.text),
+        }
+        ExitCode::from(self.exit)
+    }
+
+    /// What the server says, with what can be done about it.
+    fn of_answer(status: u16, body: &[u8]) -> Self {
+        let Ok(problem) = serde_json::from_slice::<Value>(body)
+            .map_err(drop)
+            .and_then(|problem| if problem["code"].is_string() { Ok(problem) } else { Err(()) })
+        else {
+            let text =
+                format!("the server answers with status {status}. Is it a Highwater, of this version?");
+            return Self::new(if status >= 500 { EXIT_LATER } else { EXIT_REFUSED }, "unexpected", text);
+        };
+        let code = problem["code"].as_str().unwrap_or_default();
+        let (exit, advice) = match code {
+            "no_such_document" => (EXIT_NOT_THERE, "`highwater doc list` shows what there is."),
+            "no_such_change" => (EXIT_NOT_THERE, "`highwater doc history` shows what there is."),
+            "deleted" => (EXIT_NOT_THERE, ""),
+            "exists" => (EXIT_NOT_SO, "`highwater doc put` changes a document that exists."),
+            "precondition_failed" => (
+                EXIT_NOT_SO,
+                "Read it again with `highwater doc get --json`, which says its heads, and decide anew.",
+            ),
+            "no_such_path" | "test_failed" | "wrong_type" | "out_of_bounds" => {
+                (EXIT_NOT_SO, "Nothing was changed. `highwater doc get` shows the document as it is.")
+            }
+            "invalid_edit" => (EXIT_USAGE, "Nothing was changed."),
+            "idempotency_key_reused" => {
+                (EXIT_USAGE, "A key is for one request; choose a new one for a new request.")
+            }
+            "too_large" => (
+                EXIT_REFUSED,
+                "Send less at once. `highwater import` takes large documents into a data folder.",
+            ),
+            "too_deep" => (EXIT_REFUSED, "`highwater doc get --binary` has it all."),
+            "no_such_route" | "method_not_allowed" => {
+                (EXIT_REFUSED, "Is the server older than this command?")
+            }
+            "damaged" | "internal" => (EXIT_REFUSED, "Somebody must look at the server; its log says more."),
+            "unavailable" => (
+                EXIT_LATER,
+                "Try again. With --idempotency-key an edit is made once, however often it is sent.",
+            ),
+            _ if problem["retryable"] == true => (EXIT_LATER, ""),
+            _ => (EXIT_REFUSED, ""),
+        };
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        let mut text = format!("{detail} ({code})");
+        if !advice.is_empty() {
+            text = format!("{text}.\n{advice}");
+        }
+        Self { exit, text, problem }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            // Whoever read the output has seen enough.
+            std::io::ErrorKind::BrokenPipe => Self::new(0, "", ""),
+            _ => Self::usage(error.to_string()),
+        }
+    }
+}
+
+/// A request.
+pub(super) struct Ask {
+    method: &'static str,
+    path: String,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+}
+
+impl Ask {
+    pub(super) fn new(method: &'static str, path: String, body: Vec<u8>) -> Self {
+        Self { method, path, headers: Vec::new(), body }
+    }
+
+    pub(super) fn get(path: String) -> Self {
+        Self::new("GET", path, Vec::new())
+    }
+
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// An answer that is not an error.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Result<Value, Failure> {
+        let unexpected = |error| {
+            let text =
+                format!("the server's answer cannot be read: {error}. Is it a Highwater, of this version?");
+            Failure::new(EXIT_REFUSED, "unexpected", text)
+        };
+        serde_json::from_slice(&self.body).map_err(unexpected)
+    }
+
+    /// The heads that the answer is about; null if they are too many to be said.
+    pub(super) fn heads(&self) -> Value {
+        let tag = self.headers.get("etag").and_then(|tag| tag.to_str().ok()).unwrap_or_default();
+        let heads = tag.trim_matches('"');
+        if heads.is_empty() || heads.starts_with("sha256:") {
+            return Value::Null;
+        }
+        heads.split(',').collect()
+    }
+}
+
+/// Where requests go.
+pub(super) struct Api(To);
+
+enum To {
+    Server {
+        agent: ureq::Agent,
+        /// Scheme and authority.
+        origin: String,
+        /// What stands before the path, without a slash at the end.
+        base: String,
+    },
+    Folder {
+        runtime: tokio::runtime::Runtime,
+        embedded: Embedded,
+    },
+}
+
+impl Api {
+    pub(super) fn open(server: Option<String>, folder: Option<PathBuf>) -> Result<Self, Failure> {
+        if let Some(folder) = folder {
+            return Self::folder(&folder);
+        }
+        let set = server.or_else(|| std::env::var("HIGHWATER_SERVER").ok().filter(|set| !set.is_empty()));
+        Self::server(set.as_deref().unwrap_or(DEFAULT_SERVER))
+    }
+
+    fn server(url: &str) -> Result<Self, Failure> {
+        let url = url.trim_end_matches('/');
+        // What `serve` prints is for clients that sync.
+        let url = match url.split_once("://") {
+            Some(("ws", rest)) => format!("http://{rest}"),
+            Some(("wss", rest)) => format!("https://{rest}"),
+            Some(("http" | "https", _)) => url.to_owned(),
+            _ => return Err(Failure::usage(format!("--server {url}: expected http://… or https://…"))),
+        };
+        let authority = url.find("://").map_or(0, |place| place + 3);
+        let end = url[authority..].find('/').map_or(url.len(), |place| authority + place);
+        let (origin, base) = url.split_at(end);
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT));
+        let config = if url.starts_with("https:") { config.tls_config(tls()) } else { config };
+        let agent = config.build().new_agent();
+        Ok(Self(To::Server { agent, origin: origin.to_owned(), base: base.to_owned() }))
+    }
+
+    fn folder(folder: &Path) -> Result<Self, Failure> {
+        if !folder.is_dir() {
+            return Err(Failure::usage(format!("there is no folder {}", folder.display())));
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let entered = runtime.enter();
+        let opened = Server::builder().data_dir(folder).embed();
+        drop(entered);
+        let embedded = opened.map_err(|error| match error {
+            ServerError::Store(StoreError::Locked(_)) => {
+                let advice =
+                    "A server has it open: leave --data-dir out, and say where the server is with --server.";
+                Failure::usage(format!("{error}.\n{advice}"))
+            }
+            error => Failure::usage(format!("cannot open {}: {error}", folder.display())),
+        })?;
+        Ok(Self(To::Folder { runtime, embedded }))
+    }
+
+    /// The path below the server that an address in an answer stands for.
+    pub(super) fn relative(&self, address: &str) -> String {
+        match &self.0 {
+            To::Server { base, .. } => address.strip_prefix(&**base).unwrap_or(address).to_owned(),
+            To::Folder { .. } => address.to_owned(),
+        }
+    }
+
+    /// Asks, and returns the answer if it is not an error.
+    pub(super) fn send(&self, ask: Ask) -> Result<Answer, Failure> {
+        let (status, headers, body) = match &self.0 {
+            To::Server { agent, origin, base } => {
+                let request = request(&ask, &format!("{origin}{base}"))?;
+                let unreachable = |error: ureq::Error| unreachable(&format!("{origin}{base}"), &error);
+                let (head, mut body) = agent.run(request).map_err(unreachable)?.into_parts();
+                let body = body.with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(unreachable)?;
+                (head.status, head.headers, Bytes::from(body))
+            }
+            To::Folder { runtime, embedded } => {
+                let request = request(&ask, "")?.map(Bytes::from);
+                let (head, body) = runtime.block_on(embedded.request(request))?.into_parts();
+                (head.status, head.headers, body)
+            }
+        };
+        if status.is_success() {
+            Ok(Answer { status: status.as_u16(), headers, body })
+        } else {
+            Err(Failure::of_answer(status.as_u16(), &body))
+        }
+    }
+
+    /// Asks for an answer without an end, and reads it.
+    pub(super) fn stream(&self, ask: &Ask) -> Result<impl Read + Send + 'static + use<>, Failure> {
+        let To::Server { agent, origin, base } = &self.0 else {
+            let text =
+                "nobody else has the folder open, so nothing happens there; follow a server, with --server";
+            return Err(Failure::usage(text));
+        };
+        let request = request(ask, &format!("{origin}{base}"))?;
+        let unreachable = |error: ureq::Error| unreachable(&format!("{origin}{base}"), &error);
+        let (head, mut body) = agent.run(request).map_err(unreachable)?.into_parts();
+        if head.status.is_success() {
+            return Ok(body.into_reader());
+        }
+        let body = body.with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(unreachable)?;
+        Err(Failure::of_answer(head.status.as_u16(), &body))
+    }
+
+    /// Lets go of the folder.
+    pub(super) fn close(self) -> Result<(), Failure> {
+        let To::Folder { runtime, embedded } = self.0 else { return Ok(()) };
+        let closed = runtime.block_on(embedded.drain(CLOSE_TIMEOUT));
+        runtime.shutdown_background();
+        closed.map_err(|error| Failure::refused(error.to_string()))
+    }
+}
+
+fn request(ask: &Ask, server: &str) -> Result<Request<Vec<u8>>, Failure> {
+    let mut request = Request::builder().method(ask.method).uri(format!("{server}{}", ask.path));
+    for (name, value) in &ask.headers {
+        request = request.header(*name, value);
+    }
+    request.body(ask.body.clone()).map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn unreachable(server: &str, error: &ureq::Error) -> Failure {
+    let text = format!(
+        "cannot reach {server}: {error}.\nStart a server with `highwater serve`, say where one is with --server, or name a data folder with --data-dir."
+    );
+    Failure::new(EXIT_LATER, "unreachable", text)
+}
+
+/// Trusts whom the system trusts.
+fn tls() -> TlsConfig {
+    let found = rustls_native_certs::load_native_certs().certs;
+    let certificates: Vec<Certificate<'static>> =
+        found.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect();
+    TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .root_certs(RootCerts::Specific(Arc::new(certificates)))
+        .build()
+}
+
+/// A text as a part of an address.
+pub(super) fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte.into()),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}

@@ -1,0 +1,92 @@
+//! What is printed.
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::api::Failure;
+
+/// Standard output.
+pub(super) struct Out {
+    /// It is for programs.
+    pub(super) json: bool,
+}
+
+impl Out {
+    /// Prints a line.
+    pub(super) fn line(&mut self, line: impl Display) -> Result<(), Failure> {
+        self.bytes(format!("{line}\n").as_bytes())
+    }
+
+    /// The head of a table, if people look at it.
+    pub(super) fn row(&mut self, head: &str) -> Result<(), Failure> {
+        if self.json || !std::io::stdout().is_terminal() { Ok(()) } else { self.line(head) }
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        Ok(out.write_all(bytes).and_then(|()| out.flush())?)
+    }
+}
+
+/// JSON for people.
+pub(super) fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+/// The beginning of a text that somebody else wrote, without what could upset a terminal.
+pub(super) fn short(text: &Value, chars: usize) -> String {
+    let text = text.as_str().unwrap_or_default();
+    text.chars().take(chars).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The time, in seconds since 1970.
+pub(super) fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(now).unwrap_or_default()
+}
+
+/// A time in seconds since 1970, as people in all places write it. Nothing, if its author did not say.
+pub(super) fn time(seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Years outside of these are a mistake, or milliseconds.
+    if seconds == 0 || !(-1_000_000..3_000_000).contains(&days) {
+        return format!("{:20}", "-");
+    }
+    // Counted from 1 March 0000, so that the day that comes every four years is the last of its year.
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = 400 * era + year_of_era + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        assert_eq!(time(1_764_036_062), "2025-11-25T02:01:02Z");
+        assert_eq!(time(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(time(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(time(-1), "1969-12-31T23:59:59Z");
+        assert_eq!(time(4_107_542_400), "2100-03-01T00:00:00Z");
+        assert_eq!(time(0).trim(), "-");
+        assert_eq!(time(i64::MAX).trim(), "-");
+        assert_eq!(time(i64::MIN).trim(), "-");
+    }
+
+    #[test]
+    fn what_others_wrote_cannot_upset_a_terminal() {
+        assert_eq!(short(&Value::from("a\u{1b}[2Jb\nc"), 10), "a [2Jb c");
+    }
+}
