@@ -9,8 +9,8 @@ use std::path::Path;
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ROOT, ReadDoc};
 use common::{Server, damage, highwater, run, stderr, stdout};
-use highwater_core::DocumentId;
-use highwater_storage::SqliteStore;
+use highwater_core::{DocumentId, Record};
+use highwater_storage::{SqliteStore, Store};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::tempdir;
@@ -410,4 +410,43 @@ fn an_import_that_was_killed_is_finished_by_the_next() {
     let exported = |id: DocumentId| load(&folder.path().join(format!("saved/{id}.automerge")));
     assert!(same(&mut exported(id(5)), &mut large));
     assert!(same(&mut exported(id(1)), &mut small[0]));
+}
+
+#[test]
+fn a_deleted_document_is_counted_neither_exported_nor_imported_and_stays_deleted_in_copies() {
+    let folder = tempdir().unwrap();
+    for n in 1..=2 {
+        fs::write(folder.path().join(format!("{}.automerge", id(n))), document(n, 3).save()).unwrap();
+    }
+    let files = [format!("{}.automerge", id(1)), format!("{}.automerge", id(2))];
+    report(folder.path(), &["import", &files[0], &files[1], "--data-dir", "data"]);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let store = SqliteStore::open(&folder.path().join("data")).unwrap();
+    runtime.block_on(store.append(id(1), vec![Record::Tombstone])).unwrap();
+    runtime.block_on(store.close()).unwrap();
+
+    let (code, found) = report(folder.path(), &["export", "--data-dir", "data", "--to", "saved"]);
+    assert_eq!((code, &found["written"]), (Some(0), &1.into()));
+    assert!(!folder.path().join("saved").join(&files[0]).exists());
+    let (code, found) =
+        report(folder.path(), &["export", &id(1).to_string(), "--data-dir", "data", "--to", "saved"]);
+    assert_eq!((code, &found["failed"][0]["reason"]), (Some(1), &"it was deleted".into()));
+    let (code, found) = report(folder.path(), &["import", &files[0], "--data-dir", "data"]);
+    assert_eq!(code, Some(1), "{found}");
+    assert!(found["failed"][0].as_str().unwrap().contains("deleted"), "{found}");
+
+    let repaired = run(folder.path(), &["repair", "--data-dir", "data", "--to", "repaired"]);
+    assert!(repaired.status.success(), "{}", stderr(&repaired));
+    let backup = run(folder.path(), &["backup", "--data-dir", "data", "--to", "file.backup"]);
+    assert!(backup.status.success(), "{}", stderr(&backup));
+    let restored = run(folder.path(), &["restore", "--from", "file.backup", "--data-dir", "restored"]);
+    assert!(restored.status.success(), "{}", stderr(&restored));
+    for copy in ["data", "repaired", "restored"] {
+        let found = doctor(folder.path(), copy);
+        assert_eq!(
+            (&found["documents"], &found["deleted"], &found["ok"]),
+            (&2.into(), &1.into(), &true.into()),
+            "{copy}"
+        );
+    }
 }

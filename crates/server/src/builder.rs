@@ -71,7 +71,7 @@ impl Builder {
         Ok(Embedded::new(hub))
     }
 
-    fn open(self) -> Result<(Arc<Hub>, Vec<Start>, Option<RenderMetrics>), ServerError> {
+    fn open(self) -> Result<Opened, ServerError> {
         let open_store = self.open_store.unwrap_or_else(|| in_folder(PathBuf::from("./highwater-data")));
         if self.config.webhooks.hooks.len() > WEBHOOKS_MAX {
             return Err(ServerError::Webhooks(format!("more than {WEBHOOKS_MAX}")));
@@ -80,6 +80,9 @@ impl Builder {
         Ok((Hub::new(self.config, open_store, webhooks)?, starts, self.render_metrics))
     }
 }
+
+/// A server that was opened, what starts its webhooks, and what was set for its socket.
+type Opened = (Arc<Hub>, Vec<Start>, Option<RenderMetrics>);
 
 fn in_folder(folder: PathBuf) -> OpenStore {
     Arc::new(move || Ok(Arc::new(SqliteStore::open(&folder)?) as Arc<dyn Store>))
