@@ -38,6 +38,8 @@ enum Mood {
 /// A post that was answered with success, or was read and not.
 #[derive(Debug, Clone)]
 struct Post {
+    /// In what order the connections came. One of a server that is gone may be read after those of the next.
+    number: usize,
     id: String,
     document: String,
     changed: u64,
@@ -67,15 +69,15 @@ impl Receiver {
         });
         let this = receiver.clone();
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
+            for (number, stream) in listener.incoming().enumerate() {
                 let (this, stream) = (this.clone(), stream.unwrap());
-                std::thread::spawn(move || this.serve(stream));
+                std::thread::spawn(move || this.serve(number, stream));
             }
         });
         receiver
     }
 
-    fn serve(&self, mut stream: TcpStream) {
+    fn serve(&self, number: usize, mut stream: TcpStream) {
         let mood = *self.mood.lock().unwrap();
         if mood == Mood::IsDown {
             return;
@@ -94,6 +96,7 @@ impl Receiver {
             Mood::Hangs | Mood::IsDown => false,
         };
         self.posts.lock().unwrap().push(Post {
+            number,
             id: headers["webhook-id"].clone(),
             document: document.clone(),
             changed: data["changed"].as_u64().unwrap(),
@@ -126,7 +129,9 @@ impl Receiver {
     }
 
     fn posts(&self) -> Vec<Post> {
-        self.posts.lock().unwrap().clone()
+        let mut posts = self.posts.lock().unwrap().clone();
+        posts.sort_by_key(|post| post.number);
+        posts
     }
 }
 

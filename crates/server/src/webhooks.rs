@@ -351,7 +351,8 @@ impl Teller {
         let next = Deliveries::Due { by_ms: i64::MAX, limit: 1 };
         let next = self.hub.store().deliveries(self.hook.name.clone(), next).await?.pop();
         let due = next.and_then(|delivery| match delivery.state {
-            DeliveryState::Waits(due_ms) => u64::try_from(due_ms.saturating_sub(now_ms())).ok(),
+            // What has come due since it was looked for is due at once.
+            DeliveryState::Waits(due_ms) => Some(due_ms.saturating_sub(now_ms()).max(0).unsigned_abs()),
             _ => None,
         });
         let wait = due.map_or(WEBHOOK_WAIT_MAX, |ms| Duration::from_millis(ms).min(WEBHOOK_WAIT_MAX));
