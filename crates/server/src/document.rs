@@ -275,10 +275,16 @@ pub(crate) async fn run(hub: Arc<Hub>, start: Start) {
         }
         End::Unfit(reason) => {
             tracing::warn!(document = %id, %reason, "a change did not pass the full check");
+            if !task.outlive_appends().await {
+                return;
+            }
             mailbox.close();
             task.let_go(&mut mailbox);
         }
         End::Unreadable(error) => {
+            if !task.outlive_appends().await {
+                return;
+            }
             task.let_go(&mut mailbox);
             Box::pin(refuse(&task.hub, id, number, mailbox, discarded, &error)).await;
         }
@@ -582,6 +588,19 @@ impl Task {
             Compacted::LetGo | Compacted::TooEarly => Compaction::From(0),
         };
         Ok(())
+    }
+
+    /// Waits for what is on its way to disk, before the document is read anew: or it would be read without that, and an edit that is sent again made again. `false` if the store failed meanwhile.
+    async fn outlive_appends(&mut self) -> bool {
+        self.hub.forget_actors();
+        while let Some(append) = self.appends.pop_front() {
+            if let Err(AppendError::Store(error)) = append.stored.await {
+                self.document.handle_append_failed();
+                self.hub.store_failed(&self.store, &error);
+                return false;
+            }
+        }
+        true
     }
 
     /// Sends everybody away: they connect again, to a document that was read anew.

@@ -157,11 +157,18 @@ impl Hub {
         self: &Arc<Self>,
         id: DocumentId,
     ) -> Result<Option<Vec<ChangeHash>>, StoreError> {
-        match self.told(id).await {
-            Ok(told) => Ok(Some(told.heads)),
-            Err(_) if *self.phase().borrow() == Phase::Serving => Ok(None),
-            Err(_) => Err(StoreError::Closed),
+        let store = self.store();
+        for _ in 0..2 {
+            if let Ok(told) = self.told(id).await {
+                return Ok(Some(told.heads));
+            }
+            // It may be open again by now, but what there was to tell is not known.
+            if *self.phase().borrow() != Phase::Serving || !Arc::ptr_eq(&store, &self.store()) {
+                return Err(StoreError::Closed);
+            }
+            // The task may have ended for another reason; then a new one knows.
         }
+        Ok(None)
     }
 }
 

@@ -76,6 +76,8 @@ pub(crate) struct Hub {
     webhooks: Webhooks,
     /// Of this process alone.
     actor_seed: [u8; 32],
+    /// Grows when it is not sure that what an actor did last is known.
+    actor_epoch: AtomicU64,
     connections: AtomicUsize,
     /// Changes whenever a connection ends.
     connection_ended: watch::Sender<()>,
@@ -167,6 +169,7 @@ impl Hub {
             followers: Arc::new(Followers::new()),
             webhooks,
             actor_seed,
+            actor_epoch: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             connection_ended: watch::Sender::new(()),
             requests: watch::Sender::new(0),
@@ -261,6 +264,9 @@ impl Hub {
             let handle = open.handle.clone();
             tables.idle.remove(id);
             return handle;
+        }
+        if tables.documents.contains_key(&id) {
+            self.forget_actors();
         }
         self.make_room(&mut tables);
         let (sender, mailbox) = mpsc::unbounded_channel();
@@ -413,10 +419,16 @@ impl Hub {
         answered.await.map_err(|_| Problem::Unavailable)?
     }
 
+    /// From now on changes are made by other actors: a task ended while a change of its own may have been on its way.
+    pub(crate) fn forget_actors(&self) {
+        self.actor_epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The actor of the changes that this process makes of a document. One for each, since only the document's task makes them, one after the other.
     pub(crate) fn actor(&self, id: DocumentId) -> [u8; 16] {
         let mut hash = Sha256::new();
         hash.update(self.actor_seed);
+        hash.update(self.actor_epoch.load(Ordering::Relaxed).to_le_bytes());
         hash.update(id.as_bytes());
         first_half(hash)
     }

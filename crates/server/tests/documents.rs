@@ -744,6 +744,51 @@ async fn a_request_with_a_key_that_failed_with_the_store_is_done_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_ends_leaves_nothing_on_its_way_to_disk() {
+    let store = FaultyStore::new(Pace::Immediate);
+    let config = Config { compact_changes_min: 4, ..config() };
+    let server = Arc::new(TestServer::start(config, always(Arc::new(store.clone()))).await);
+    let id = document(1);
+    server.put(id, json!({ "n": { "$counter": 0 } })).await.ok(201);
+    let edit = |server: Arc<TestServer>, key: &'static str| async move {
+        let increment = json!([{ "op": "increment", "path": "/n", "by": 1 }]);
+        server.patch(id, &[("idempotency-key", key)], increment).await
+    };
+    for key in ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] {
+        edit(server.clone(), key).await.ok(200);
+    }
+    patiently(async {
+        while store.durable_snapshot(id).is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    store.stall();
+    let first = tokio::spawn(edit(server.clone(), "k"));
+    in_flight(&store).await;
+    // Somebody new needs the snapshot, which cannot be read.
+    store.fail_loads(true);
+    let mut fresh = Client::open(&server, "fresh", id).await;
+    fresh.push().await;
+    patiently(async {
+        while store.loads_failed() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    store.fail_loads(false);
+    let again = tokio::spawn(edit(server.clone(), "k"));
+    store.resume();
+    // Whatever these two were told, it is done once.
+    patiently(first).await.unwrap();
+    patiently(again).await.unwrap();
+    patiently(async { while edit(server.clone(), "k").await.status != 200 {} }).await;
+    assert_eq!(server.value(id).await["n"], json!({ "$counter": 13 }));
+    let reopened = server_on(&store.reopen()).await;
+    assert_eq!(reopened.value(id).await["n"], json!({ "$counter": 13 }));
+}
+
 #[tokio::test]
 async fn documents_are_listed_by_id_by_prefix_and_by_when_they_changed() {
     let server = memory_server().await;

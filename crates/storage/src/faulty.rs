@@ -1,5 +1,6 @@
 //! A store that fails, stalls and loses power on request, for tests.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,6 +68,7 @@ struct State {
     fail_in: Option<u64>,
     failure: Option<StoreError>,
     load_failure: Option<StoreError>,
+    loads_failed: Cell<usize>,
     damaged: BTreeSet<DocumentId>,
     /// Loads that wait, while loads are held.
     held_loads: Option<Vec<Load>>,
@@ -132,6 +134,7 @@ impl FaultyStore {
             fail_in: None,
             failure: None,
             load_failure: None,
+            loads_failed: Cell::new(0),
             damaged: BTreeSet::new(),
             held_loads: None,
             closed: false,
@@ -188,6 +191,11 @@ impl FaultyStore {
     pub fn fail_loads(&self, fail: bool) {
         let failure = StoreError::Read("as the test demanded".into());
         self.with(|state| state.load_failure = fail.then_some(failure));
+    }
+
+    /// How many loads and lists have failed.
+    pub fn loads_failed(&self) -> usize {
+        self.with(|state| state.loads_failed.get())
     }
 
     /// Lets all loads of this document report damage.
@@ -368,7 +376,11 @@ impl State {
 
     fn can_read(&self) -> Result<(), StoreError> {
         let closed = self.closed.then_some(StoreError::Closed);
-        closed.or_else(|| self.load_failure.clone()).map_or(Ok(()), Err)
+        let failure = closed.or_else(|| self.load_failure.clone());
+        if failure.is_some() {
+            self.loads_failed.set(self.loads_failed.get() + 1);
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     fn load(&self, document: DocumentId) -> Result<Option<StoredDocument>, StoreError> {
