@@ -141,19 +141,18 @@ impl Hub {
         limit: usize,
     ) -> Result<Vec<Changed>, StoreError> {
         let entries = self.store().changed(after, limit).await?;
-        let with_heads = entries.into_iter().map(|entry| async {
-            // Asked after the entry was seen: what it stands for was on its way to disk, or there, when the document is asked.
-            let heads = match entry.is_deleted {
-                true => Some(Vec::new()),
-                false => self.told_or_unreadable(entry.id).await?,
-            };
-            Ok(Changed { entry, heads })
-        });
-        join_all(with_heads).await.into_iter().collect()
+        join_all(entries.into_iter().map(|entry| self.with_heads(entry))).await.into_iter().collect()
+    }
+
+    /// A document with its heads. They are asked for after the entry was seen: what it stands for was on its way to disk, or there, when the document is asked.
+    pub(crate) async fn with_heads(self: &Arc<Self>, entry: DocumentEntry) -> Result<Changed, StoreError> {
+        let heads =
+            if entry.is_deleted { Some(Vec::new()) } else { self.told_or_unreadable(entry.id).await? };
+        Ok(Changed { entry, heads })
     }
 
     /// The durable heads of a document; `None` if it cannot be read, and an error if nothing can.
-    pub(crate) async fn told_or_unreadable(
+    async fn told_or_unreadable(
         self: &Arc<Self>,
         id: DocumentId,
     ) -> Result<Option<Vec<ChangeHash>>, StoreError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use highwater_core::document::ConnectionId;
 use highwater_core::{ChangeHash, CloseReason, DocumentId, Materialised, PeerId, StorageId};
-use highwater_storage::{Found, ListDocuments, Store, StoreError};
+use highwater_storage::{DocumentEntry, Found, ListDocuments, Store, StoreError};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
@@ -313,16 +313,16 @@ impl Hub {
         hashes: Vec<ChangeHash>,
     ) -> Result<Vec<bool>, Problem> {
         let found = self.look_for(id, hashes).await?;
-        if !found.contains(&true) && self.is_deleted(id).await? {
+        if !found.contains(&true) && self.entry(id).await?.is_some_and(|entry| entry.is_deleted) {
             return Err(Problem::Deleted);
         }
         Ok(found)
     }
 
-    /// Whether a document was deleted, durably.
-    async fn is_deleted(&self, id: DocumentId) -> Result<bool, StoreError> {
+    /// What the store's list of documents says of one.
+    pub(crate) async fn entry(&self, id: DocumentId) -> Result<Option<DocumentEntry>, StoreError> {
         let query = ListDocuments { after: None, ranges: vec![id..=id], limit: 1 };
-        Ok(self.store().documents(query).await?.iter().any(|entry| entry.is_deleted))
+        Ok(self.store().documents(query).await?.pop())
     }
 
     async fn look_for(
@@ -462,9 +462,10 @@ impl Hub {
     /// Room for the body of a request. Waits for it.
     pub(crate) async fn ingest_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let places = u32::try_from(bytes.div_ceil(INGEST_PLACE_BYTES)).ok()?;
-        let (room, places) = match bytes <= INGEST_SMALL_BYTES {
-            true => (&self.small_ingest_room, 1),
-            false => (&self.ingest_room, places),
+        let (room, places) = if bytes <= INGEST_SMALL_BYTES {
+            (&self.small_ingest_room, 1)
+        } else {
+            (&self.ingest_room, places)
         };
         // The semaphore is never closed; without room there would only be more at once.
         room.clone().acquire_many_owned(places).await.ok()

@@ -15,7 +15,7 @@ use axum::http::Uri;
 use bytes::Bytes;
 use futures::stream::{StreamExt, iter};
 use highwater_core::{ChangeHash, DocumentId};
-use highwater_storage::{Deliveries, Delivery, DeliveryState, DocumentEntry, ListDocuments, StoreError};
+use highwater_storage::{Deliveries, Delivery, DeliveryState, DocumentEntry, StoreError};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
@@ -274,22 +274,11 @@ impl Teller {
         }
         let due = store.deliveries(name, Deliveries::Due { by_ms: now, limit: WEBHOOK_PAGE }).await?;
         for delivery in due {
-            if let Some(changed) = self.look_at(delivery.document).await? {
-                items.push(Item { changed, before: Some(delivery) });
+            if let Some(entry) = self.hub.entry(delivery.document).await? {
+                items.push(Item { changed: self.hub.with_heads(entry).await?, before: Some(delivery) });
             }
         }
         Ok(items)
-    }
-
-    /// How a document is now.
-    async fn look_at(&self, id: DocumentId) -> Result<Option<Changed>, StoreError> {
-        let query = ListDocuments { after: None, ranges: vec![id..=id], limit: 1 };
-        let Some(entry) = self.hub.store().documents(query).await?.pop() else { return Ok(None) };
-        let heads = match entry.is_deleted {
-            true => Some(Vec::new()),
-            false => self.hub.told_or_unreadable(id).await?,
-        };
-        Ok(Some(Changed { entry, heads }))
     }
 
     async fn post_all(&self, items: Vec<Item>) -> Vec<Delivery> {

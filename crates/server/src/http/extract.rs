@@ -88,7 +88,7 @@ pub(super) fn document_id(text: &str) -> Result<DocumentId, Problem> {
     text.parse().map_err(|error| Problem::Invalid { what: "document id", detail: format!("{error}") })
 }
 
-fn change_hash(text: &str) -> Result<ChangeHash, Problem> {
+pub(super) fn change_hash(text: &str) -> Result<ChangeHash, Problem> {
     text.parse().map_err(|error| Problem::Invalid { what: "change hash", detail: format!("{error}") })
 }
 

@@ -9,7 +9,7 @@ use axum::http::header::{CACHE_CONTROL, ETAG, HeaderName, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use highwater_core::Edit;
+use highwater_core::{Edit, EditError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
@@ -135,10 +135,7 @@ pub(super) async fn create(
 }
 
 /// Reads an edit where that may take its time.
-async fn parse(
-    body: Bytes,
-    parse: impl FnOnce(&[u8]) -> Result<Edit, highwater_core::EditError> + Send + 'static,
-) -> Result<Edit, Problem> {
+async fn parse(body: Bytes, parse: fn(&[u8]) -> Result<Edit, EditError>) -> Result<Edit, Problem> {
     let parsed = tokio::task::spawn_blocking(move || parse(&body)).await;
     Ok(parsed.map_err(|error| Problem::Internal(error.to_string()))??)
 }
@@ -172,11 +169,8 @@ pub(super) async fn patch(
         "application/merge-patch+json" => Edit::merge_patch,
         _ => return Err(Problem::MediaType { taken: PATCH_TYPES }),
     };
-    let (body, room) = read_with_room(&hub, &headers, body, EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD).await?;
-    let request = request(b"patch", &headers, query.message, &body, room)?;
-    let work = Work::Edit(parse(body, parser).await?);
-    let edited = hub.edit(id, EditRequest { work, ..request }).await?;
-    Ok(edit_answer(StatusCode::OK, edited))
+    let request = read_edit(&hub, b"patch", &headers, query, body, parser).await?;
+    Ok(edit_answer(StatusCode::OK, hub.edit(id, request).await?))
 }
 
 /// Says what a whole document is to be
@@ -202,10 +196,8 @@ pub(super) async fn put(
     if content_type(&headers) != JSON {
         return Err(Problem::MediaType { taken: JSON });
     }
-    let (body, room) = read_with_room(&hub, &headers, body, EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD).await?;
-    let request = request(b"put", &headers, query.message, &body, room)?;
-    let work = Work::Edit(parse(body, Edit::set).await?);
-    let edited = hub.edit(id, EditRequest { work, creates: true, ..request }).await?;
+    let request = read_edit(&hub, b"put", &headers, query, body, Edit::set).await?;
+    let edited = hub.edit(id, EditRequest { creates: true, ..request }).await?;
     let status = if edited.is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(edit_answer(status, edited))
 }
@@ -234,6 +226,20 @@ fn check_message(message: Option<&str>) -> Result<(), Problem> {
         return Err(Problem::Invalid { what: "message", detail });
     }
     Ok(())
+}
+
+/// What a request with an edit in its body asks for.
+async fn read_edit(
+    hub: &Hub,
+    method: &[u8],
+    headers: &HeaderMap,
+    query: EditQuery,
+    body: Body,
+    parser: fn(&[u8]) -> Result<Edit, EditError>,
+) -> Result<EditRequest, Problem> {
+    let (body, room) = read_with_room(hub, headers, body, EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD).await?;
+    let request = request(method, headers, query.message, &body, room)?;
+    Ok(EditRequest { work: Work::Edit(parse(body, parser).await?), ..request })
 }
 
 /// What the head of a request asks of an edit.

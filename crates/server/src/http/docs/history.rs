@@ -12,7 +12,9 @@ use highwater_core::{ChangeHash, ChangeMeta, DocumentId, Materialised};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::extract::{AUTOMERGE, InPath, InQuery, JSON, MountedAt, heads as parse_heads, negotiate};
+use super::super::extract::{
+    AUTOMERGE, InPath, InQuery, JSON, MountedAt, change_hash, heads as parse_heads, negotiate,
+};
 use super::super::openapi::{Chunks, Id, ReadProblems};
 use super::super::problem::Problem;
 use super::page_limit;
@@ -136,8 +138,7 @@ fn page_answer(kind: &'static str, body: Bytes, next: Option<String>) -> Respons
 
 /// A single change, if one is named.
 fn one(hash: Option<String>) -> Result<Option<ChangeHash>, Problem> {
-    let invalid = |error| Problem::Invalid { what: "change hash", detail: format!("{error}") };
-    hash.map(|hash| hash.parse().map_err(invalid)).transpose()
+    hash.as_deref().map(change_hash).transpose()
 }
 
 /// A part of the changes, as it was asked for.

@@ -7,7 +7,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use highwater_core::{ChangeHash, DocumentId, Materialised};
+use highwater_core::{ChangeHash, Materialised};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -63,8 +63,10 @@ pub(super) async fn document(
         let detail = format!("conflicts are in {AUTOMERGE} anyway");
         return Err(Problem::Invalid { what: "query", detail });
     }
-    if at.is_none() && is_known(&headers, &hub.existing(id).await?.heads)? {
-        return not_modified(&hub, id).await;
+    if at.is_none()
+        && let Some(answer) = if_known(&headers, &hub.existing(id).await?.heads)?
+    {
+        return Ok(answer);
     }
     let (heads, body) = hub.read(id, move |document| look(document, kind, at, query.conflicts)).await?;
     Ok(with_heads(&heads, kind, body))
@@ -116,10 +118,12 @@ pub(super) fn with_header(mut answer: Response, name: HeaderName, value: Option<
     answer
 }
 
-async fn not_modified(hub: &Arc<Hub>, id: DocumentId) -> Result<Response, Problem> {
-    let heads = hub.existing(id).await?.heads;
-    let headers = [(CACHE_CONTROL, "no-cache".to_owned()), (VARY, "Accept".to_owned()), (ETAG, etag(&heads))];
-    Ok((StatusCode::NOT_MODIFIED, headers).into_response())
+/// The answer to a client that knows these heads; nothing if it does not.
+fn if_known(headers: &HeaderMap, heads: &[ChangeHash]) -> Result<Option<Response>, Problem> {
+    let is_known = is_known(headers, heads)?;
+    let headers =
+        || [(CACHE_CONTROL, "no-cache".to_owned()), (VARY, "Accept".to_owned()), (ETAG, etag(heads))];
+    Ok(is_known.then(|| (StatusCode::NOT_MODIFIED, headers()).into_response()))
 }
 
 /// Heads and size of a document
@@ -141,8 +145,8 @@ pub(super) async fn head(
 ) -> Result<Response, Problem> {
     let kind = negotiate(&headers, &[JSON, AUTOMERGE])?;
     let state = hub.existing(id).await?;
-    if is_known(&headers, &state.heads)? {
-        return not_modified(&hub, id).await;
+    if let Some(answer) = if_known(&headers, &state.heads)? {
+        return Ok(answer);
     }
     let counts = [(CHANGES, state.changes.to_string()), (STORED_BYTES, state.bytes.to_string())];
     Ok((counts, with_heads(&state.heads, kind, Bytes::new())).into_response())
