@@ -9,12 +9,11 @@ use highwater_core::document::PeerFault;
 use highwater_core::wire::Rejection;
 use highwater_core::{ChangeHash, DocumentId, Edit, EditError, Materialised, ReadError};
 use highwater_storage::{DocumentEntry, ListDocuments, StoreError};
-use tokio::sync::watch;
 
 use crate::document::{EditRequest, Key, Precondition, State, Work};
-use crate::events::{Following, Told};
+use crate::events::{End, Following, Told};
 use crate::http::{Problem, etag};
-use crate::hub::{Hub, Phase, draining};
+use crate::hub::Hub;
 use crate::uploads;
 
 /// The documents of a server, for the process that it runs in. Clones are the same documents.
@@ -303,8 +302,7 @@ impl Documents {
     pub fn watch(&self, id: DocumentId) -> Watch {
         // Before it is looked at, so that nothing that happens then is missed.
         let following = self.hub.followers().follow(id);
-        let (phase, discarded) = (self.hub.phase(), self.hub.discarded());
-        Watch { hub: self.hub.clone(), id, following, phase, discarded, told: None }
+        Watch { hub: self.hub.clone(), id, following, end: End::new(&self.hub), told: None }
     }
 
     /// Documents in the order of their ids, deleted ones among them.
@@ -325,8 +323,7 @@ pub struct Watch {
     hub: Arc<Hub>,
     id: DocumentId,
     following: Following,
-    phase: watch::Receiver<Phase>,
-    discarded: watch::Receiver<()>,
+    end: End,
     /// What was told last; `None` before the first time.
     told: Option<Told>,
 }
@@ -355,11 +352,7 @@ impl Watch {
                     self.following.changed().await.ok_or(Problem::Unavailable)
                 }
             };
-            let now = tokio::select! {
-                () = draining(&mut self.phase) => return Err(DocumentError::Unavailable),
-                _ = self.discarded.changed() => return Err(DocumentError::Unavailable),
-                now = looking => now?,
-            };
+            let now = self.end.or(looking).await.ok_or(DocumentError::Unavailable)??;
             if self.told.as_ref() != Some(&now) {
                 self.told = Some(now.clone());
                 return Ok(if now.is_deleted { Watched::Deleted } else { Watched::Heads(now.heads) });

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::document::Command;
 use crate::http::Problem;
-use crate::hub::{Hub, Phase};
+use crate::hub::{Hub, Phase, draining};
 use crate::limits::{DOCUMENT_STREAMS_MAX, FEED_STREAMS_MAX};
 
 /// How a document is, as far as it is durable.
@@ -108,6 +108,27 @@ impl Drop for Following {
             documents.remove(&self.id);
         }
         self.followers.followed.store(documents.len(), Ordering::SeqCst);
+    }
+}
+
+/// What ends following: the server goes away, or its store failed. Whoever followed comes back, and goes on from where he was.
+pub(crate) struct End {
+    phase: watch::Receiver<Phase>,
+    discarded: watch::Receiver<()>,
+}
+
+impl End {
+    pub(crate) fn new(hub: &Hub) -> Self {
+        Self { phase: hub.phase(), discarded: hub.discarded() }
+    }
+
+    /// What comes of it, unless following ends before.
+    pub(crate) async fn or<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            () = draining(&mut self.phase) => None,
+            _ = self.discarded.changed() => None,
+            value = future => Some(value),
+        }
     }
 }
 

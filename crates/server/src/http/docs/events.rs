@@ -23,8 +23,8 @@ use super::super::openapi::{Id, ReadProblems};
 use super::super::problem::Problem;
 use crate::activity::Activity;
 use crate::envelope::hashes;
-use crate::events::{Changed, Following, Told};
-use crate::hub::{Hub, Phase, draining};
+use crate::events::{Changed, End, Following, Told};
+use crate::hub::Hub;
 use crate::limits::{ETAG_HEADS_MAX, EVENT_PATCHES_BYTES_MAX, EVENTS_KEEP_ALIVE, FEED_PACE, FEED_PAGE};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -78,7 +78,8 @@ pub(super) async fn document(
         Some(text) => parse_heads(text).ok().filter(|heads| !heads.is_empty()),
     };
     let events = DocumentEvents {
-        end: End::new(&hub, place),
+        end: End::new(&hub),
+        _place: place,
         hub,
         id,
         following,
@@ -123,9 +124,9 @@ pub(super) async fn feed(
     };
     // What another server gave out says nothing here.
     let cursor = asked.map_or(last, |asked| if asked <= last { asked } else { 0 });
-    let end = End::new(&hub, place);
     let events = FeedEvents {
-        end,
+        end: End::new(&hub),
+        _place: place,
         hub,
         cursor,
         moved,
@@ -154,34 +155,13 @@ fn stream(
     (headers, Sse::new(events).keep_alive(keep_alive)).into_response()
 }
 
-/// What ends a stream: the server goes away, or its store failed. The client comes back, and resumes.
-struct End {
-    phase: watch::Receiver<Phase>,
-    discarded: watch::Receiver<()>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl End {
-    fn new(hub: &Hub, place: OwnedSemaphorePermit) -> Self {
-        Self { phase: hub.phase(), discarded: hub.discarded(), _place: place }
-    }
-
-    /// What comes of it, unless the stream ends before.
-    async fn or<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            () = draining(&mut self.phase) => None,
-            _ = self.discarded.changed() => None,
-            value = future => Some(value),
-        }
-    }
-}
-
 type Next<T> = Option<(Result<Event, Infallible>, T)>;
 
 struct DocumentEvents {
     hub: Arc<Hub>,
     id: DocumentId,
     end: End,
+    _place: OwnedSemaphorePermit,
     following: Following,
     /// The heads that the client knows.
     told: Option<Vec<ChangeHash>>,
@@ -278,6 +258,7 @@ fn diff(document: &Materialised, from: &[ChangeHash]) -> Option<Box<RawValue>> {
 struct FeedEvents {
     hub: Arc<Hub>,
     end: End,
+    _place: OwnedSemaphorePermit,
     cursor: u64,
     moved: watch::Receiver<u64>,
     page: VecDeque<Changed>,
