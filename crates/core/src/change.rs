@@ -108,19 +108,16 @@ pub fn unpack(blobs: &[Bytes]) -> Result<Vec<Change>, ChunkError> {
 fn unpack_within(blobs: &[Bytes], bytes_max: usize) -> Result<Vec<Change>, ChunkError> {
     let mut changes = Vec::new();
     let mut budget = Budget::new(blobs, bytes_max);
-    for blob in blobs {
-        let mut rest = blob.clone();
-        while !rest.is_empty() {
-            let chunk = Chunk::take(&mut rest)?;
-            match chunk.kind {
-                ChunkKind::Change | ChunkKind::Compressed => {
-                    let change = Change::from_chunk(&chunk)?;
-                    budget.take(&change)?;
-                    changes.push(change);
-                }
-                ChunkKind::Document => unpack_document(&chunk, &mut changes)?,
-                ChunkKind::Bundle => unpack_bundle(&chunk, &mut changes)?,
+    for chunk in Chunk::all(blobs) {
+        let chunk = chunk?;
+        match chunk.kind {
+            ChunkKind::Change | ChunkKind::Compressed => {
+                let change = Change::from_chunk(&chunk)?;
+                budget.take(&change)?;
+                changes.push(change);
             }
+            ChunkKind::Document => unpack_document(&chunk, &mut changes)?,
+            ChunkKind::Bundle => unpack_bundle(&chunk, &mut changes)?,
         }
     }
     Ok(changes)
@@ -164,15 +161,12 @@ pub fn check_bounds(blobs: &[Bytes]) -> Result<(), ChunkError> {
 
 fn check_bounds_within(blobs: &[Bytes], bytes_max: usize) -> Result<(), ChunkError> {
     let mut budget = Budget::new(blobs, bytes_max);
-    for blob in blobs {
-        let mut rest = blob.clone();
-        while !rest.is_empty() {
-            let chunk = Chunk::take(&mut rest)?;
-            match chunk.kind {
-                ChunkKind::Change | ChunkKind::Compressed => budget.take(&Change::from_chunk(&chunk)?)?,
-                ChunkKind::Document => budget.take_bytes(columns::check_document(&chunk.data)?)?,
-                ChunkKind::Bundle => columns::check_bundle(&chunk.data)?,
-            }
+    for chunk in Chunk::all(blobs) {
+        let chunk = chunk?;
+        match chunk.kind {
+            ChunkKind::Change | ChunkKind::Compressed => budget.take(&Change::from_chunk(&chunk)?)?,
+            ChunkKind::Document => budget.take_bytes(columns::check_document(&chunk.data)?)?,
+            ChunkKind::Bundle => columns::check_bundle(&chunk.data)?,
         }
     }
     Ok(())
@@ -198,19 +192,16 @@ pub(crate) fn unpacked_document_bytes(bytes: &Bytes) -> usize {
 pub fn is_cheap(blobs: &[Bytes]) -> bool {
     let mut budget = UNPACK_INLINE_BYTES_MAX;
     let mut ops = 0;
-    for blob in blobs {
-        let mut rest = blob.clone();
-        while !rest.is_empty() {
-            // What is malformed is found out soon enough.
-            let Ok(chunk) = Chunk::take(&mut rest) else { return true };
-            if chunk.kind != ChunkKind::Change || chunk.bytes.len() > budget {
-                return false;
-            }
-            budget -= chunk.bytes.len();
-            ops = Header::read(&chunk.data).map_or(0, |header| header.values).saturating_add(ops);
-            if ops > UNPACK_INLINE_OPS_MAX {
-                return false;
-            }
+    for chunk in Chunk::all(blobs) {
+        // What is malformed is found out soon enough.
+        let Ok(chunk) = chunk else { return true };
+        if chunk.kind != ChunkKind::Change || chunk.bytes.len() > budget {
+            return false;
+        }
+        budget -= chunk.bytes.len();
+        ops = Header::read(&chunk.data).map_or(0, |header| header.values).saturating_add(ops);
+        if ops > UNPACK_INLINE_OPS_MAX {
+            return false;
         }
     }
     true

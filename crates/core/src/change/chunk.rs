@@ -57,6 +57,14 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
+    /// All chunks of a message, in order. What comes after an error is of no use.
+    pub(super) fn all(blobs: &[Bytes]) -> impl Iterator<Item = Result<Self, ChunkError>> {
+        blobs.iter().flat_map(|blob| {
+            let mut rest = blob.clone();
+            std::iter::from_fn(move || (!rest.is_empty()).then(|| Self::take(&mut rest)))
+        })
+    }
+
     /// Takes one chunk off the front of `rest`.
     pub(super) fn take(rest: &mut Bytes) -> Result<Self, ChunkError> {
         let all = rest.clone();

@@ -35,6 +35,14 @@ pub(super) struct Hunk {
     pub(super) new: std::ops::Range<usize>,
 }
 
+impl Hunk {
+    /// The hunk in sequences before which so many elements stand.
+    fn after(self, old: usize, new: usize) -> Self {
+        let Self { old: from, new: to } = self;
+        Self { old: from.start + old..from.end + old, new: to.start + new..to.end + new }
+    }
+}
+
 /// What is between the blocks.
 pub(super) fn hunks(blocks: &[Block], old_len: usize, new_len: usize) -> Vec<Hunk> {
     let end = Block { old: old_len, new: new_len, len: 0 };
@@ -57,8 +65,7 @@ pub(super) fn text_hunks(old: &[char], new: &[char], budget: &mut Budget) -> Vec
         Some(blocks) => hunks(&blocks, old_inner.len(), new_inner.len()),
         None => line_hunks(old_inner, new_inner, budget),
     };
-    let shift = |range: std::ops::Range<usize>| range.start + start..range.end + start;
-    inner.into_iter().map(|hunk| Hunk { old: shift(hunk.old), new: shift(hunk.new) }).collect()
+    inner.into_iter().map(|hunk| hunk.after(start, start)).collect()
 }
 
 /// Line by line first, then what differs character by character.
@@ -75,11 +82,8 @@ fn line_hunks(old: &[char], new: &[char], budget: &mut Budget) -> Vec<Hunk> {
         let (start, end) = trim(old, new);
         let (old_inner, new_inner) = (&old[start..old.len() - end], &new[start..new.len() - end]);
         let inner = shortest(old_inner, new_inner, budget).unwrap_or_default();
-        let (old_start, new_start) = (old_start + start, new_start + start);
-        found.extend(hunks(&inner, old_inner.len(), new_inner.len()).into_iter().map(|hunk| Hunk {
-            old: hunk.old.start + old_start..hunk.old.end + old_start,
-            new: hunk.new.start + new_start..hunk.new.end + new_start,
-        }));
+        let inner = hunks(&inner, old_inner.len(), new_inner.len()).into_iter();
+        found.extend(inner.map(|hunk| hunk.after(old_start + start, new_start + start)));
     }
     found
 }
