@@ -15,6 +15,8 @@
 mod read;
 mod time;
 
+pub use time::calendar_date;
+
 use std::collections::{BTreeMap, HashMap};
 
 use automerge::{ScalarValue, TextEncoding, hydrate};

@@ -1,6 +1,6 @@
 //! What can be read of a document: its values as JSON, now or at earlier heads, what differs between two states, and its changes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use automerge::{ObjId, ObjType, Patch, PatchAction, Prop, ROOT, ReadDoc};
 use bytes::Bytes;
@@ -134,8 +134,8 @@ pub struct ChangeMeta {
     pub time: i64,
     /// What it is about, if the author said.
     pub message: Option<String>,
-    /// How many bytes its chunk has, unpacked.
-    pub bytes: usize,
+    /// Its chunk, unpacked.
+    pub chunk: Bytes,
 }
 
 impl Materialised {
@@ -211,13 +211,10 @@ impl Materialised {
             let all = self.document.get_changes_meta(&since);
             let start = match after {
                 None => 0,
-                Some(after) => {
-                    let place = all.iter().position(|change| change.hash.0 == after.0);
-                    place.ok_or(ReadError::UnknownHeads(after))? + 1
-                }
+                Some(after) => place_of(after, &all)? + 1,
             };
             let page = all.into_iter().skip(start).take(limit.min(CHANGES_META_MAX));
-            self.with_sizes(page.map(change_meta).collect())
+            self.with_chunks(page.map(change_meta).collect())
         })
     }
 
@@ -227,26 +224,28 @@ impl Materialised {
             let all = self.document.get_changes_meta(&[]);
             let end = match before {
                 None => all.len(),
-                Some(before) => {
-                    let place = all.iter().position(|change| change.hash.0 == before.0);
-                    place.ok_or(ReadError::UnknownHeads(before))?
-                }
+                Some(before) => place_of(before, &all)?,
             };
             let page = all.into_iter().take(end).rev().take(limit.min(CHANGES_META_MAX));
-            self.with_sizes(page.map(change_meta).collect())
+            self.with_chunks(page.map(change_meta).collect())
         })
     }
 
-    fn with_sizes(&self, mut page: Vec<ChangeMeta>) -> Result<Vec<ChangeMeta>, ReadError> {
+    fn with_chunks(&self, mut page: Vec<ChangeMeta>) -> Result<Vec<ChangeMeta>, ReadError> {
         let hashes: Vec<ChangeHash> = page.iter().map(|change| change.hash).collect();
-        let chunks = self.changes(&hashes).map_err(ReadError::Internal)?;
-        let sizes: BTreeMap<ChangeHash, usize> =
-            chunks.into_iter().map(|(hash, chunk)| (hash, chunk.len())).collect();
+        let mut chunks: HashMap<ChangeHash, Bytes> =
+            self.changes(&hashes).map_err(ReadError::Internal)?.into_iter().collect();
         for change in &mut page {
-            change.bytes = sizes.get(&change.hash).copied().unwrap_or(0);
+            change.chunk = chunks.remove(&change.hash).unwrap_or_default();
         }
         Ok(page)
     }
+}
+
+/// Where a change stands among these.
+fn place_of(change: ChangeHash, all: &[automerge::ChangeMetadata<'_>]) -> Result<usize, ReadError> {
+    let place = all.iter().position(|other| other.hash.0 == change.0);
+    place.ok_or(ReadError::UnknownHeads(change))
 }
 
 fn change_meta(change: automerge::ChangeMetadata<'_>) -> ChangeMeta {
@@ -259,7 +258,7 @@ fn change_meta(change: automerge::ChangeMetadata<'_>) -> ChangeMeta {
         ops: (change.max_op + 1).saturating_sub(change.start_op),
         time: change.timestamp,
         message: change.message.filter(|message| !message.is_empty()).map(|message| message.into_owned()),
-        bytes: 0,
+        chunk: Bytes::new(),
     }
 }
 

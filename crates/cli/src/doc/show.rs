@@ -4,9 +4,10 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use highwater_core::calendar_date;
 use serde_json::Value;
 
-use super::api::Failure;
+use crate::api::Failure;
 
 /// Standard output.
 pub(super) struct Out {
@@ -55,16 +56,7 @@ pub(super) fn time(seconds: i64) -> String {
     if seconds == 0 || !(-1_000_000..3_000_000).contains(&days) {
         return format!("{:20}", "-");
     }
-    // Counted from 1 March 0000, so that the day that comes every four years is the last of its year.
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = 400 * era + year_of_era + i64::from(month <= 2);
+    let (year, month, day) = calendar_date(days);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }

@@ -555,7 +555,7 @@ fn the_stamp_is_on_the_change() {
     assert_eq!(change.message.as_deref(), Some("why"));
     assert_eq!(change.actor, "07".repeat(16));
     assert_eq!(change.deps, [changes[0].hash]);
-    assert_eq!(change.bytes, made.chunk.len());
+    assert_eq!(change.chunk.len(), made.chunk.len());
 }
 #[test]
 fn a_large_edit_that_fails_leaves_nothing() {

@@ -9,7 +9,7 @@ pub(super) fn format(ms: i64) -> Option<String> {
     if !RANGE.contains(&ms) {
         return None;
     }
-    let (year, month, day) = date(ms.div_euclid(DAY_MS));
+    let (year, month, day) = calendar_date(ms.div_euclid(DAY_MS));
     let ms = ms.rem_euclid(DAY_MS);
     let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
     Some(format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{:03}Z", ms % 1_000))
@@ -34,7 +34,11 @@ pub(super) fn parse(text: &str) -> Option<i64> {
     // A leap second reads as the one after it.
     let is_time = hours < 24 && minutes < 60 && seconds <= 60;
     let days = days(year, month, day);
-    if !input.is_empty() || !is_time || !(1..=12).contains(&month) || date(days) != (year, month, day) {
+    if !input.is_empty()
+        || !is_time
+        || !(1..=12).contains(&month)
+        || calendar_date(days) != (year, month, day)
+    {
         return None;
     }
     let minutes = hours * 60 + minutes - offset;
@@ -91,8 +95,8 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// Year, month and day so many days after 1970-01-01.
-fn date(days: i64) -> (i64, i64, i64) {
+/// Year, month and day so many days after 1970-01-01 in the calendar of ISO 8601; before it if the number is negative. At most 2^60 days.
+pub fn calendar_date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);

@@ -1,6 +1,6 @@
 //! The changes of a document.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -73,7 +73,7 @@ impl From<&ChangeMeta> for ChangeEntry {
             ops: meta.ops,
             time: meta.time,
             message: meta.message.clone(),
-            bytes: meta.bytes,
+            bytes: meta.chunk.len(),
         }
     }
 }
@@ -115,7 +115,7 @@ pub(super) async fn changes(
         let mut metas = document.changes_meta(&page.since, limit + 1, after)?;
         let all = metas.len();
         metas.truncate(limit);
-        let chunks = if kind == AUTOMERGE { Some(chunks(document, &mut metas)?) } else { None };
+        let chunks = (kind == AUTOMERGE).then(|| chunks(&mut metas));
         let next = (metas.len() < all).then(|| page.next(&metas));
         let body = match chunks {
             Some(chunks) => chunks,
@@ -173,20 +173,16 @@ impl Page {
 }
 
 /// The chunks of changes, as many as may be in one answer, and at least one.
-fn chunks(document: &Materialised, metas: &mut Vec<ChangeMeta>) -> Result<Bytes, Problem> {
+fn chunks(metas: &mut Vec<ChangeMeta>) -> Bytes {
     let mut bytes = 0;
     let fits = metas.iter().take_while(|meta| {
         let is_first = bytes == 0;
-        bytes += meta.bytes;
+        bytes += meta.chunk.len();
         is_first || bytes <= PAGE_BYTES_MAX
     });
     let fits = fits.count();
     metas.truncate(fits);
-    let wanted: Vec<ChangeHash> = metas.iter().map(|meta| meta.hash).collect();
-    let chunks: HashMap<ChangeHash, Bytes> =
-        document.changes(&wanted).map_err(Problem::Internal)?.into_iter().collect();
-    let in_order: Vec<Bytes> = wanted.iter().filter_map(|hash| chunks.get(hash).cloned()).collect();
-    Ok(in_order.concat().into())
+    metas.iter().map(|meta| &meta.chunk[..]).collect::<Vec<_>>().concat().into()
 }
 
 /// Which part of the history is asked for.
