@@ -4,10 +4,9 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest, Sha256};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 
-/// Bytes of a block of SHA-256.
-const BLOCK: usize = 64;
 /// How secrets begin.
 const PREFIX: &str = "whsec_";
 /// Shorter ones could be guessed.
@@ -16,8 +15,8 @@ const SECRET_BYTES_MIN: usize = 24;
 const SECRET_BYTES_MAX: usize = 64;
 
 /// What only the server and a receiver know.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
+#[derive(Clone)]
+pub struct Secret(Hmac<Sha256>);
 
 impl Secret {
     /// Reads `whsec_` and 24 to 64 bytes in base64.
@@ -33,18 +32,23 @@ impl Secret {
         };
         let bytes =
             text.strip_prefix(PREFIX).and_then(|text| STANDARD.decode(text).ok()).ok_or_else(expected)?;
-        if (SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len()) {
-            Ok(Self(bytes))
-        } else {
-            Err(expected())
+        if !(SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len()) {
+            return Err(expected());
         }
+        Hmac::new_from_slice(&bytes).map(Self).map_err(|_| expected())
     }
 
     /// The value of `webhook-signature`.
     pub(super) fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
-        let mac = hmac(&self.0, &[id.as_bytes(), b".", timestamp.to_string().as_bytes(), b".", body]);
+        let mac = hmac(self.0.clone(), &[id.as_bytes(), b".", timestamp.to_string().as_bytes(), b".", body]);
         format!("v1,{}", STANDARD.encode(mac))
     }
+}
+
+/// The code of a message in pieces.
+fn hmac(mut mac: Hmac<Sha256>, message: &[&[u8]]) -> [u8; 32] {
+    message.iter().for_each(|piece| mac.update(piece));
+    mac.finalize().into_bytes().into()
 }
 
 /// Never into a log.
@@ -52,24 +56,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
     }
-}
-
-/// HMAC-SHA256 (RFC 2104) of a message in pieces.
-fn hmac(key: &[u8], message: &[&[u8]]) -> [u8; 32] {
-    let mut block = [0; BLOCK];
-    if key.len() <= BLOCK {
-        block[..key.len()].copy_from_slice(key);
-    } else {
-        block[..32].copy_from_slice(&Sha256::digest(key));
-    }
-    let padded = |pad: u8| block.map(|byte| byte ^ pad);
-    let mut inner = Sha256::new();
-    inner.update(padded(0x36));
-    message.iter().for_each(|piece| inner.update(piece));
-    let mut outer = Sha256::new();
-    outer.update(padded(0x5c));
-    outer.update(inner.finalize());
-    outer.finalize().into()
 }
 
 #[cfg(test)]
@@ -93,7 +79,8 @@ mod tests {
         ];
         for (key, message, wanted) in cases {
             let (one, two) = message.split_at(4);
-            assert_eq!(hex::encode(hmac(&key, &[one, two])), wanted);
+            let mac = Hmac::new_from_slice(&key).unwrap();
+            assert_eq!(hex::encode(hmac(mac, &[one, two])), wanted);
         }
     }
 
