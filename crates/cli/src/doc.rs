@@ -1,6 +1,5 @@
 //! `highwater doc`: documents from the command line.
 
-mod api;
 mod edit;
 mod show;
 mod watch;
@@ -13,7 +12,7 @@ use std::process::ExitCode;
 use highwater_core::{ChangeHash, DocumentId};
 use serde_json::{Value, json};
 
-use api::{Api, Ask, Failure, encoded};
+use crate::api::{Api, Ask, Failure, encoded};
 use show::{Out, short};
 
 /// Entries that are asked for at once.

@@ -1,16 +1,11 @@
 //! `highwater webhooks`: how the webhooks of a running server stand, and trying again what they could not be told.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use serde_json::Value;
 
-use anyhow::{Context, Result, anyhow, bail};
-use serde_json::{Value, json};
+use crate::api::{Api, Ask, DEFAULT_SERVER, Failure, encoded};
 
-/// A server that takes longer to answer is not well.
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// An answer of a server is not longer, unless it is none of ours.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// What to do if the server cannot be reached.
+const ADVICE: &str = "Start it with `highwater serve`, or say where it is with --url.";
 
 /// Show how the webhooks of a running server stand, or try again what they could not be told.
 ///
@@ -40,7 +35,7 @@ enum WebhooksCommand {
 #[derive(Debug, clap::Args)]
 struct ServerArgs {
     /// The server's address
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3030")]
+    #[arg(long, value_name = "URL", default_value = DEFAULT_SERVER)]
     url: String,
     /// Print what the server says, as JSON
     #[arg(long)]
@@ -48,10 +43,10 @@ struct ServerArgs {
 }
 
 /// Asks the server. Returns whether nothing failed too often.
-pub(crate) fn run(args: &WebhooksArgs) -> Result<bool> {
+pub(crate) fn run(args: &WebhooksArgs) -> Result<bool, Failure> {
     match &args.command {
         WebhooksCommand::List { server } => {
-            let listed = ask(&server.url, "GET", "/v1/webhooks")?;
+            let listed = ask(&server.url, Ask::get("/v1/webhooks".to_owned()))?;
             let hooks = listed["webhooks"].as_array().cloned().unwrap_or_default();
             if server.json {
                 println!("{listed}");
@@ -61,7 +56,8 @@ pub(crate) fn run(args: &WebhooksArgs) -> Result<bool> {
             Ok(hooks.iter().all(|hook| hook["dead"].as_array().is_none_or(Vec::is_empty)))
         }
         WebhooksCommand::Retry { name, server } => {
-            let answer = ask(&server.url, "POST", &format!("/v1/webhooks/{}/retry", escaped(name)))?;
+            let path = format!("/v1/webhooks/{}/retry", encoded(name));
+            let answer = ask(&server.url, Ask::new("POST", path, Vec::new()))?;
             match answer["documents"].as_u64() {
                 _ if server.json => println!("{answer}"),
                 Some(count) => println!("{count} documents are tried again"),
@@ -103,38 +99,6 @@ fn to_text(hooks: &[Value]) -> String {
     if out.is_empty() { "There are no webhooks. See the setting webhooks-file.\n".to_owned() } else { out }
 }
 
-/// Asks a server, over plain HTTP. What is no success is an error.
-fn ask(url: &str, method: &str, path: &str) -> Result<Value> {
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("ws://"));
-    let rest = rest.ok_or_else(|| anyhow!("{url} does not begin with http://"))?;
-    let address = rest.split('/').next().unwrap_or_default();
-    let address = if address.contains(':') { address.to_owned() } else { format!("{address}:80") };
-    let mut stream =
-        TcpStream::connect(&address).with_context(|| format!("cannot reach a server at {address}"))?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).context("the server does not answer")?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("that is no answer of a server")?;
-    let status: u16 = head.get(9..12).and_then(|status| status.parse().ok()).context("that is no HTTP")?;
-    let body: Value = serde_json::from_str(body).unwrap_or(json!({}));
-    if !(200..300).contains(&status) {
-        bail!(
-            "the server says: {} ({status})",
-            body["detail"].as_str().unwrap_or("it does not know what that is")
-        );
-    }
-    Ok(body)
-}
-
-/// A name as it stands in a path.
-fn escaped(name: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    name.bytes()
-        .map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
+fn ask(url: &str, ask: Ask) -> Result<Value, Failure> {
+    Api::server(url, "--url", ADVICE)?.send(ask)?.json()
 }

@@ -11,10 +11,10 @@ use std::process::{Command, ExitStatus};
 use highwater_core::{DocumentId, Edit, MadeChange, Materialised, Stamp};
 use serde_json::Value;
 
-use super::api::{Answer, Api, Ask, Failure};
 use super::path;
 use super::show::{Out, now, pretty, short};
 use super::write::told;
+use crate::api::{Answer, Api, Ask, Failure};
 
 /// Open a document in $EDITOR, and make what was changed there one change
 ///

@@ -8,9 +8,9 @@ use std::time::Duration;
 use highwater_core::DocumentId;
 use serde_json::{Value, json};
 
-use super::api::{Api, Ask, Failure};
 use super::path;
 use super::show::{self, Out, short};
+use crate::api::{Api, Ask, Failure};
 
 /// A server that has said nothing for so long, not even that there is nothing to say, is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(60);

@@ -8,9 +8,9 @@ use std::str::FromStr;
 use highwater_core::DocumentId;
 use serde_json::{Value, json};
 
-use super::api::{Answer, Api, Ask, Failure, encoded};
 use super::path;
 use super::show::{Out, short};
+use crate::api::{Answer, Api, Ask, Failure, encoded};
 
 /// What the chunks of Automerge begin with.
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];

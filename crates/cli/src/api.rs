@@ -14,7 +14,9 @@ use ureq::http::{HeaderMap, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// Where a server listens if nothing is said.
-const DEFAULT_SERVER: &str = "http://127.0.0.1:3030";
+pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:3030";
+/// What to do if a server cannot be reached, for commands that may do without.
+const SERVER_OR_FOLDER: &str = "Start a server with `highwater serve`, say where one is with --server, or name a data folder with --data-dir.";
 /// How long a server may take until it is there, and until it answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,8 +32,9 @@ const EXIT_NOT_SO: u8 = 4;
 const EXIT_LATER: u8 = 5;
 
 /// Why something was not done.
-#[derive(Debug)]
-pub(super) struct Failure {
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Failure {
     exit: u8,
     /// For people: what is wrong, and what to do.
     text: String,
@@ -47,33 +50,33 @@ impl Failure {
     }
 
     /// What was asked makes no sense, or cannot be done from here.
-    pub(super) fn usage(text: impl Into<String>) -> Self {
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self::new(EXIT_USAGE, "usage", text)
     }
 
     /// The server took it, and not as it should.
-    pub(super) fn refused(text: impl Into<String>) -> Self {
+    pub(crate) fn refused(text: impl Into<String>) -> Self {
         Self::new(EXIT_REFUSED, "refused", text)
     }
 
     /// The document was deleted.
-    pub(super) fn deleted() -> Self {
+    pub(crate) fn deleted() -> Self {
         Self::new(EXIT_NOT_THERE, "deleted", "the document was deleted")
     }
 
     /// Whether it may be otherwise later.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         self.exit == EXIT_LATER
     }
 
     /// With something more to know.
-    pub(super) fn with(mut self, advice: &str) -> Self {
+    pub(crate) fn with(mut self, advice: &str) -> Self {
         self.text = format!("{}\n{advice}", self.text);
         self
     }
 
     /// Says it on standard error.
-    pub(super) fn tell(&self, json: bool) -> ExitCode {
+    pub(crate) fn tell(&self, json: bool) -> ExitCode {
         match json {
             _ if self.text.is_empty() => {}
             true => eprintln!("{}", self.problem),
@@ -145,7 +148,7 @@ impl From<std::io::Error> for Failure {
 }
 
 /// A request.
-pub(super) struct Ask {
+pub(crate) struct Ask {
     method: &'static str,
     path: String,
     headers: Vec<(&'static str, String)>,
@@ -153,29 +156,29 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub(super) fn new(method: &'static str, path: String, body: Vec<u8>) -> Self {
+    pub(crate) fn new(method: &'static str, path: String, body: Vec<u8>) -> Self {
         Self { method, path, headers: Vec::new(), body }
     }
 
-    pub(super) fn get(path: String) -> Self {
+    pub(crate) fn get(path: String) -> Self {
         Self::new("GET", path, Vec::new())
     }
 
-    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 }
 
 /// An answer that is not an error.
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: HeaderMap,
-    pub(super) body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> Result<Value, Failure> {
+    pub(crate) fn json(&self) -> Result<Value, Failure> {
         let unexpected = |error| {
             let text =
                 format!("the server's answer cannot be read: {error}. Is it a Highwater, of this version?");
@@ -185,7 +188,7 @@ impl Answer {
     }
 
     /// The heads that the answer is about; null if they are too many to be said.
-    pub(super) fn heads(&self) -> Value {
+    pub(crate) fn heads(&self) -> Value {
         let tag = self.headers.get("etag").and_then(|tag| tag.to_str().ok()).unwrap_or_default();
         let heads = tag.trim_matches('"');
         if heads.is_empty() || heads.starts_with("sha256:") {
@@ -196,7 +199,7 @@ impl Answer {
 }
 
 /// Where requests go.
-pub(super) struct Api(To);
+pub(crate) struct Api(To);
 
 enum To {
     Server {
@@ -205,6 +208,8 @@ enum To {
         origin: String,
         /// What stands before the path, without a slash at the end.
         base: String,
+        /// What to do if it cannot be reached.
+        advice: &'static str,
     },
     Folder {
         runtime: tokio::runtime::Runtime,
@@ -213,22 +218,23 @@ enum To {
 }
 
 impl Api {
-    pub(super) fn open(server: Option<String>, folder: Option<PathBuf>) -> Result<Self, Failure> {
+    pub(crate) fn open(server: Option<String>, folder: Option<PathBuf>) -> Result<Self, Failure> {
         if let Some(folder) = folder {
             return Self::folder(&folder);
         }
         let set = server.or_else(|| std::env::var("HIGHWATER_SERVER").ok().filter(|set| !set.is_empty()));
-        Self::server(set.as_deref().unwrap_or(DEFAULT_SERVER))
+        Self::server(set.as_deref().unwrap_or(DEFAULT_SERVER), "--server", SERVER_OR_FOLDER)
     }
 
-    fn server(url: &str) -> Result<Self, Failure> {
+    /// A running server, which the option with this name says. `advice` is what to do if it cannot be reached.
+    pub(crate) fn server(url: &str, option: &str, advice: &'static str) -> Result<Self, Failure> {
         let url = url.trim_end_matches('/');
         // What `serve` prints is for clients that sync.
         let url = match url.split_once("://") {
             Some(("ws", rest)) => format!("http://{rest}"),
             Some(("wss", rest)) => format!("https://{rest}"),
             Some(("http" | "https", _)) => url.to_owned(),
-            _ => return Err(Failure::usage(format!("--server {url}: expected http://… or https://…"))),
+            _ => return Err(Failure::usage(format!("{option} {url}: expected http://… or https://…"))),
         };
         let authority = url.find("://").map_or(0, |place| place + 3);
         let end = url[authority..].find('/').map_or(url.len(), |place| authority + place);
@@ -239,7 +245,7 @@ impl Api {
             .timeout_recv_response(Some(ANSWER_TIMEOUT));
         let config = if url.starts_with("https:") { config.tls_config(tls()) } else { config };
         let agent = config.build().new_agent();
-        Ok(Self(To::Server { agent, origin: origin.to_owned(), base: base.to_owned() }))
+        Ok(Self(To::Server { agent, origin: origin.to_owned(), base: base.to_owned(), advice }))
     }
 
     fn folder(folder: &Path) -> Result<Self, Failure> {
@@ -262,7 +268,7 @@ impl Api {
     }
 
     /// The path below the server that an address in an answer stands for.
-    pub(super) fn relative(&self, address: &str) -> String {
+    pub(crate) fn relative(&self, address: &str) -> String {
         match &self.0 {
             To::Server { base, .. } => address.strip_prefix(&**base).unwrap_or(address).to_owned(),
             To::Folder { .. } => address.to_owned(),
@@ -270,11 +276,12 @@ impl Api {
     }
 
     /// Asks, and returns the answer if it is not an error.
-    pub(super) fn send(&self, ask: Ask) -> Result<Answer, Failure> {
+    pub(crate) fn send(&self, ask: Ask) -> Result<Answer, Failure> {
         let (status, headers, body) = match &self.0 {
-            To::Server { agent, origin, base } => {
-                let request = request(&ask, &format!("{origin}{base}"))?;
-                let unreachable = |error: ureq::Error| unreachable(&format!("{origin}{base}"), &error);
+            To::Server { agent, origin, base, advice } => {
+                let server = format!("{origin}{base}");
+                let request = request(&ask, &server)?;
+                let unreachable = |error: ureq::Error| unreachable(&server, &error, advice);
                 let (head, mut body) = agent.run(request).map_err(unreachable)?.into_parts();
                 let body = body.with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(unreachable)?;
                 (head.status, head.headers, Bytes::from(body))
@@ -293,14 +300,15 @@ impl Api {
     }
 
     /// Asks for an answer without an end, and reads it.
-    pub(super) fn stream(&self, ask: &Ask) -> Result<impl Read + Send + 'static + use<>, Failure> {
-        let To::Server { agent, origin, base } = &self.0 else {
+    pub(crate) fn stream(&self, ask: &Ask) -> Result<impl Read + Send + 'static + use<>, Failure> {
+        let To::Server { agent, origin, base, advice } = &self.0 else {
             let text =
                 "nobody else has the folder open, so nothing happens there; follow a server, with --server";
             return Err(Failure::usage(text));
         };
-        let request = request(ask, &format!("{origin}{base}"))?;
-        let unreachable = |error: ureq::Error| unreachable(&format!("{origin}{base}"), &error);
+        let server = format!("{origin}{base}");
+        let request = request(ask, &server)?;
+        let unreachable = |error: ureq::Error| unreachable(&server, &error, advice);
         let (head, mut body) = agent.run(request).map_err(unreachable)?.into_parts();
         if head.status.is_success() {
             return Ok(body.into_reader());
@@ -310,7 +318,7 @@ impl Api {
     }
 
     /// Lets go of the folder.
-    pub(super) fn close(self) -> Result<(), Failure> {
+    pub(crate) fn close(self) -> Result<(), Failure> {
         let To::Folder { runtime, embedded } = self.0 else { return Ok(()) };
         let closed = runtime.block_on(embedded.drain(CLOSE_TIMEOUT));
         runtime.shutdown_background();
@@ -326,11 +334,8 @@ fn request(ask: &Ask, server: &str) -> Result<Request<Vec<u8>>, Failure> {
     request.body(ask.body.clone()).map_err(|error| Failure::usage(error.to_string()))
 }
 
-fn unreachable(server: &str, error: &ureq::Error) -> Failure {
-    let text = format!(
-        "cannot reach {server}: {error}.\nStart a server with `highwater serve`, say where one is with --server, or name a data folder with --data-dir."
-    );
-    Failure::new(EXIT_LATER, "unreachable", text)
+fn unreachable(server: &str, error: &ureq::Error, advice: &str) -> Failure {
+    Failure::new(EXIT_LATER, "unreachable", format!("cannot reach {server}: {error}.\n{advice}"))
 }
 
 /// Trusts whom the system trusts.
@@ -345,7 +350,7 @@ fn tls() -> TlsConfig {
 }
 
 /// A text as a part of an address.
-pub(super) fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
