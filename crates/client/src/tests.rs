@@ -50,6 +50,15 @@ async fn client(server: &FakeServer) -> (Client, Line) {
     (client_on(&line, builder()).await, line)
 }
 
+/// A client with a document, in which `n` is 1, that the server has.
+async fn client_with_saved_document(server: &FakeServer) -> (Client, Line, Document) {
+    let (client, line) = client(server).await;
+    let document = client.create().unwrap();
+    set(&document, "n", 1);
+    document.wait_durable(SECOND).await.unwrap();
+    (client, line, document)
+}
+
 fn set(document: &Document, key: &str, value: i64) -> ChangeHash {
     document.change(|tx| tx.put(ROOT, key, value)).expect("a change").expect("an edit")
 }

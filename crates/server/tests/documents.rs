@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use automerge::transaction::Transactable;
 use automerge::{AutoCommit, ObjType, ROOT, ReadDoc};
@@ -51,14 +51,31 @@ impl TestServer {
     }
 }
 
-/// Waits until the store has been asked for so many writes that are not done.
-async fn in_flight(store: &FaultyStore) {
+/// Waits until something is so.
+async fn until(is_so: impl Fn() -> bool) {
     patiently(async {
-        while store.in_flight() == 0 {
+        while !is_so() {
             tokio::task::yield_now().await;
         }
     })
     .await;
+}
+
+/// Waits until the store has been asked for writes that are not done.
+async fn in_flight(store: &FaultyStore) {
+    until(|| store.in_flight() > 0).await;
+}
+
+/// A store that is opened, and opened again after a power cut that so many of the writes under way survive.
+fn store_with_power_cuts(kept: usize) -> (Arc<Mutex<FaultyStore>>, OpenStore) {
+    let current = Arc::new(Mutex::new(FaultyStore::new(Pace::Immediate)));
+    let opener = current.clone();
+    let open: OpenStore = Arc::new(move || {
+        let mut store = opener.lock().unwrap();
+        *store = store.power_cut_keeping(kept);
+        Ok(Arc::new(store.clone()) as Arc<dyn Store>)
+    });
+    (current, open)
 }
 
 #[tokio::test]
@@ -470,13 +487,7 @@ async fn an_edit_whose_client_is_gone_is_made_all_the_same() {
 #[tokio::test]
 async fn what_was_not_stored_is_neither_answered_nor_read() {
     for kept in [0, 1] {
-        let current = Arc::new(std::sync::Mutex::new(FaultyStore::new(Pace::Immediate)));
-        let opener = current.clone();
-        let open: OpenStore = Arc::new(move || {
-            let mut store = opener.lock().unwrap();
-            *store = store.power_cut_keeping(kept);
-            Ok(Arc::new(store.clone()) as Arc<dyn Store>)
-        });
+        let (current, open) = store_with_power_cuts(kept);
         let server = TestServer::start(config(), open).await;
         let id = document(1);
         let before = server.put(id, json!({ "n": 0 })).await.ok(201).header("etag").unwrap().to_owned();
@@ -714,13 +725,7 @@ async fn a_request_with_a_key_is_done_once_however_often_it_comes() {
 #[tokio::test]
 async fn a_request_with_a_key_that_failed_with_the_store_is_done_once() {
     for kept in [0, 1] {
-        let current = Arc::new(std::sync::Mutex::new(FaultyStore::new(Pace::Immediate)));
-        let opener = current.clone();
-        let open: OpenStore = Arc::new(move || {
-            let mut store = opener.lock().unwrap();
-            *store = store.power_cut_keeping(kept);
-            Ok(Arc::new(store.clone()) as Arc<dyn Store>)
-        });
+        let (current, open) = store_with_power_cuts(kept);
         let server = TestServer::start(config(), open).await;
         let id = document(1);
         server.put(id, json!({ "n": { "$counter": 0 } })).await.ok(201);
@@ -758,12 +763,7 @@ async fn a_task_that_ends_leaves_nothing_on_its_way_to_disk() {
     for key in ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] {
         edit(server.clone(), key).await.ok(200);
     }
-    patiently(async {
-        while store.durable_snapshot(id).is_none() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(|| store.durable_snapshot(id).is_some()).await;
     store.stall();
     let first = tokio::spawn(edit(server.clone(), "k"));
     in_flight(&store).await;
@@ -771,12 +771,7 @@ async fn a_task_that_ends_leaves_nothing_on_its_way_to_disk() {
     store.fail_loads(true);
     let mut fresh = Client::open(&server, "fresh", id).await;
     fresh.push().await;
-    patiently(async {
-        while store.loads_failed() == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(|| store.loads_failed() > 0).await;
     store.fail_loads(false);
     let again = tokio::spawn(edit(server.clone(), "k"));
     store.resume();

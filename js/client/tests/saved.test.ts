@@ -24,6 +24,16 @@ function watch(promise: Promise<unknown>): { isDone: boolean; error?: any } {
   return result
 }
 
+/** A document that a session without a connection has left in the outbox. */
+async function leftBehind(server: FakeServer, outbox: MemoryStore): Promise<DocHandle<any>> {
+  const { adapter, repo, line } = participant(server, { outbox })
+  line.cut()
+  const handle = repo.create<any>({ n: 0 })
+  await pass(100)
+  adapter.disconnect()
+  return handle
+}
+
 describe("whenSaved", () => {
   it("of a document that was loaded waits until the server has all of it", async () => {
     useFakeTime()
@@ -214,11 +224,7 @@ describe("before the outbox has been read", () => {
     useFakeTime()
     const server = new FakeServer()
     const outbox = new MemoryStore()
-    const before = participant(server, { outbox })
-    before.line.cut()
-    const handle = before.repo.create<any>({ n: 0 })
-    await pass(100)
-    before.adapter.disconnect()
+    const handle = await leftBehind(server, outbox)
 
     const load = outbox.load.bind(outbox)
     outbox.load = async () => {
@@ -258,11 +264,7 @@ describe("before the outbox has been read", () => {
     const warn = vi.spyOn(console, "warn").mockImplementation(() => {})
     const server = new FakeServer()
     const outbox = new MemoryStore()
-    const before = participant(server, { outbox })
-    before.line.cut()
-    const handle = before.repo.create<any>({ n: 0 })
-    await pass(100)
-    before.adapter.disconnect()
+    const handle = await leftBehind(server, outbox)
 
     const load = outbox.load.bind(outbox)
     const error = new Error("no")
@@ -328,11 +330,7 @@ describe("a document that was deleted", () => {
     useFakeTime()
     const server = new FakeServer()
     const outbox = new MemoryStore()
-    const before = participant(server, { outbox })
-    before.line.cut()
-    const handle = before.repo.create<any>({ n: 0 })
-    await pass(100)
-    before.adapter.disconnect()
+    const handle = await leftBehind(server, outbox)
 
     const line = server.line()
     line.mode = "refused"
@@ -352,11 +350,7 @@ describe("a document that was deleted", () => {
     useFakeTime()
     const server = new FakeServer()
     const outbox = new MemoryStore()
-    const before = participant(server, { outbox })
-    before.line.cut()
-    const handle = before.repo.create<any>({ n: 0 })
-    await pass(100)
-    before.adapter.disconnect()
+    const handle = await leftBehind(server, outbox)
     const { adapter, repo } = participant(server, { outbox })
     repo.delete(handle.documentId)
     await pass(10_000)

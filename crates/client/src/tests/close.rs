@@ -149,10 +149,7 @@ fn what_a_session_leaves_behind_is_sent_by_the_next_over_random_schedules() {
 fn it_says_what_was_refused_and_does_not_wait_for_it() {
     run(async {
         let server = FakeServer::new();
-        let (client, _) = client(&server).await;
-        let document = client.create().unwrap();
-        set(&document, "n", 1);
-        document.wait_durable(SECOND).await.unwrap();
+        let (client, _, document) = client_with_saved_document(&server).await;
         let refused = set_refused(&document, "n");
         let after = set(&document, "n", 2);
         for error in

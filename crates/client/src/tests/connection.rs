@@ -8,10 +8,7 @@ use crate::{ConnectError, OpenError, UnsavedReason};
 fn a_dead_path_is_noticed_also_when_nothing_is_owed_so_that_others_changes_are_heard() {
     run(async {
         let server = FakeServer::new();
-        let (client, line) = client(&server).await;
-        let document = client.create().unwrap();
-        set(&document, "n", 1);
-        document.wait_durable(SECOND).await.unwrap();
+        let (_client, line, document) = client_with_saved_document(&server).await;
         line.cut();
         server.edit(document.id(), 5);
         line.mend();
@@ -25,10 +22,7 @@ fn a_dead_path_is_noticed_also_when_nothing_is_owed_so_that_others_changes_are_h
 fn a_healthy_connection_is_quiet_and_stays() {
     run(async {
         let server = FakeServer::new();
-        let (client, line) = client(&server).await;
-        let document = client.create().unwrap();
-        set(&document, "n", 1);
-        document.wait_durable(SECOND).await.unwrap();
+        let (_client, line, _document) = client_with_saved_document(&server).await;
         pass(1000).await;
         let frames = server.lock().frames;
         pass(3_600_000).await;
@@ -128,10 +122,7 @@ fn it_stays_away_after_final_codes_and_those_who_wait_are_told_and_comes_back_wh
 fn it_comes_back_when_a_restarting_server_said_and_the_change_made_meanwhile_is_saved() {
     run(async {
         let server = FakeServer::new();
-        let (client, line) = client(&server).await;
-        let document = client.create().unwrap();
-        set(&document, "n", 1);
-        document.wait_durable(SECOND).await.unwrap();
+        let (_client, line, document) = client_with_saved_document(&server).await;
         server.stop();
         pass(10).await;
         let hash = set(&document, "n", 2);

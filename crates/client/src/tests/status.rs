@@ -349,10 +349,7 @@ fn ten_editors_on_lines_of_all_kinds_are_all_saved_in_the_end_and_counts_return_
 fn what_the_server_sends_and_automerge_cannot_read_is_an_error_and_not_a_panic() {
     run(async {
         let server = FakeServer::new();
-        let (client, line) = client(&server).await;
-        let document = client.create().unwrap();
-        set(&document, "n", 1);
-        document.wait_durable(SECOND).await.unwrap();
+        let (client, line, document) = client_with_saved_document(&server).await;
         let entry = client.inner_shared().entry(document.id()).unwrap();
         let mut random = Random::new(3);
         let message = document.read(|doc| doc.generate_sync_message(&mut stock::State::new())).unwrap();
