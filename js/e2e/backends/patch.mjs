@@ -17,8 +17,12 @@ const random = randomFrom(Number(process.env.SEED))
 /** The value and the tag, or nothing if the document is not as it was read. */
 async function request(method, body, headers = {}) {
   const answer = await fetch(DOCUMENT, { method, headers, body: body && JSON.stringify(body) })
-  if (answer.status === 412) return undefined
-  if (!answer.ok) throw new Error(`${method} ${DOCUMENT}: ${answer.status} ${await answer.text()}`)
+  if (!answer.ok) {
+    const problem = await answer.text()
+    // A place in the text is not there any more if somebody has taken out what stood before it.
+    if (answer.status === 412 || JSON.parse(problem).code === "out_of_bounds") return undefined
+    throw new Error(`${method} ${DOCUMENT}: ${answer.status} ${problem}`)
+  }
   return { value: await answer.json(), tag: answer.headers.get("etag") }
 }
 
@@ -35,11 +39,11 @@ async function send(body, type, tag) {
   return answer?.value.hash
 }
 
-/** Makes an edit that depends on what the document holds. Gives up if people are faster every time. */
-async function onWhatWasRead(edit) {
+/** Makes an edit that depends on what the document holds; if it is strict, on all of it. Gives up if people are faster every time. */
+async function onWhatWasRead(edit, { isStrict = true } = {}) {
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     const { value, tag } = await request("GET")
-    const hash = await patch(edit(value), tag)
+    const hash = await patch(edit(value), isStrict ? tag : undefined)
     if (hash !== undefined) return hash
   }
 }
@@ -58,10 +62,9 @@ const items = []
 /** What makes an edit of each kind: what it is about, and the hash of its change. */
 const kinds = {
   async splice(token) {
-    const { value } = await request("GET")
-    const index = between(random, 0, [...value.text].length)
     texts.push(token)
-    return [token, await patch([{ op: "splice", path: "/text", index, insert: token }])]
+    const edit = ({ text }) => [{ op: "splice", path: "/text", index: between(random, 0, [...text].length), insert: token }]
+    return [token, await onWhatWasRead(edit, { isStrict: false })]
   },
   async "set text"(token) {
     texts.push(token)

@@ -33,9 +33,11 @@ def request(method, body=None, kind=None, headers=()):
         with urllib.request.urlopen(asked) as answer:
             return json.load(answer), answer.headers["etag"]
     except urllib.error.HTTPError as error:
-        if error.code == 412:
+        problem = error.read().decode()
+        # A place in the text is not there any more if somebody has taken out what stood before it.
+        if error.code == 412 or json.loads(problem).get("code") == "out_of_bounds":
             raise Stale from None
-        raise SystemExit(f"{method} {DOCUMENT}: {error.code} {error.read().decode()}") from None
+        raise SystemExit(f"{method} {DOCUMENT}: {error.code} {problem}") from None
 
 
 def patch(operations, tag=None):
@@ -54,12 +56,12 @@ def send(body, kind, tag=None):
     return answer["hash"]
 
 
-def on_what_was_read(edit):
-    """Makes an edit that depends on what the document holds. Gives up if people are faster every time."""
+def on_what_was_read(edit, is_strict=True):
+    """Makes an edit that depends on what the document holds; if it is strict, on all of it. Gives up if people are faster every time."""
     for _ in range(ATTEMPTS_MAX):
         value, tag = request("GET")
         try:
-            return patch(edit(value), tag)
+            return patch(edit(value), tag if is_strict else None)
         except Stale:
             continue
     return None
@@ -80,9 +82,9 @@ def edits():
         token = chr(FIRST_CHARACTER + number) * TIMES
         kind = dice.choice(["splice", "set text", "unset text", "merge", "append", "insert", "set list", "unset list", "count"])
         if kind == "splice":
-            value, _ = request("GET")
-            place = dice.randint(0, len(value["text"]))
-            yield kind, token, lambda: patch([{"op": "splice", "path": "/text", "index": place, "insert": token}])
+            yield kind, token, lambda: on_what_was_read(
+                lambda value: [{"op": "splice", "path": "/text", "index": dice.randint(0, len(value["text"])), "insert": token}],
+                is_strict=False)
             texts.append(token)
         elif kind == "set text":
             yield kind, token, lambda: on_what_was_read(
