@@ -116,6 +116,15 @@ pub const EDIT_BYTES_MAX: usize = 16 << 20;
 pub const DIFF_STEPS_MAX: u64 = 32_000_000;
 /// Insertions and deletions between two texts, or two lists, up to which the fewest are looked for.
 pub const DIFF_DISTANCE_MAX: usize = 1_000;
+/// What the patches of one diff may take up. Each carries its whole path, so this is checked before they are made, as if every place of the document, in
+/// both states, had one.
+pub const PATCHES_BYTES_MAX: usize = 512 << 20;
+/// What a patch takes up beside the keys on its path, and each level of that path, roughly.
+pub const PATCH_BYTES: usize = 128;
+/// See [`PATCH_BYTES`].
+pub const PATCH_LEVEL_BYTES: usize = 64;
+/// What the list of a document's conflicts may take up: each is told with its path, and with all that its values hold.
+pub const CONFLICTS_BYTES_MAX: usize = 64 << 20;
 /// Changes whose metadata is told at a time.
 pub const CHANGES_META_MAX: usize = 10_000;
 

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use automerge::{ObjId, ObjType, Patch, PatchAction, Prop, ROOT, ReadDoc};
+use automerge::{ObjId, ObjType, Patch, PatchAction, Prop, ROOT, ReadDoc, ValueRef};
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::edit::escape;
 use crate::id::ChangeHash;
 use crate::json::{Found, Reader, TooDeep, Value};
-use crate::limits::{CHANGES_META_MAX, JSON_DEPTH_MAX};
+use crate::limits::{
+    CHANGES_META_MAX, CONFLICTS_BYTES_MAX, JSON_DEPTH_MAX, PATCH_BYTES, PATCH_LEVEL_BYTES, PATCHES_BYTES_MAX,
+};
 use crate::materialised::{Materialised, guarded};
 
 /// Why something cannot be read.
@@ -21,6 +23,12 @@ pub enum ReadError {
     /// Lists and maps are nested deeper than what is given out as JSON. The document as a file has it all.
     #[error("the document is nested deeper than {JSON_DEPTH_MAX} levels")]
     TooDeep,
+    /// What is asked for repeats the paths of so many places that it may take up more than this. The document itself can be read.
+    #[error("the answer may take up more than {max} bytes, since each place is told with its whole path")]
+    TooLarge {
+        /// In bytes.
+        max: usize,
+    },
     /// `automerge` fails.
     #[error("{0}")]
     Internal(String),
@@ -147,9 +155,10 @@ impl Materialised {
     /// All places that hold more than one value, by JSON Pointer, with the values by their operation's id.
     pub fn conflicts(&self, at: Option<&[ChangeHash]>) -> Result<serde_json::Value, ReadError> {
         self.read(at, |reader| {
-            let mut found = serde_json::Map::new();
-            conflicts(reader, ObjType::Map, &ROOT, &mut Vec::new(), &mut found)?;
-            Ok(found.into())
+            let mut conflicts =
+                Conflicts { reader, path: Vec::new(), bytes: 0, found: serde_json::Map::new() };
+            conflicts.collect(ObjType::Map, &ROOT)?;
+            Ok(conflicts.found.into())
         })
     }
 
@@ -190,10 +199,7 @@ impl Materialised {
     pub fn diff(&self, from: &[ChangeHash], to: &[ChangeHash]) -> Result<Vec<PatchJson>, ReadError> {
         quietly(|| {
             let (from, to) = (self.known(from)?, self.known(to)?);
-            // Each patch carries its whole path.
-            for heads in [&from, &to] {
-                check_depth(&Reader::at(&self.document, Some(heads)))?;
-            }
+            check_patches(&Reader::at(&self.document, Some(&from)), &Reader::at(&self.document, Some(&to)))?;
             Ok(self.document.diff(&from, &to).into_iter().filter_map(patch_json).collect())
         })
     }
@@ -271,36 +277,60 @@ fn internal(error: automerge::AutomergeError) -> ReadError {
     ReadError::Internal(error.to_string())
 }
 
-/// Collects the places of an object and of those in it that hold more than one value. Those in values that do not count have no place.
-fn conflicts<D: ReadDoc>(
-    reader: &Reader<'_, D>,
-    kind: ObjType,
-    id: &ObjId,
-    path: &mut Vec<String>,
-    found: &mut serde_json::Map<String, serde_json::Value>,
-) -> Result<(), ReadError> {
-    if path.len() >= JSON_DEPTH_MAX {
-        return Err(ReadError::TooDeep);
-    }
-    for (prop, value, conflict) in places(reader, kind, id) {
-        path.push(match &prop {
-            Prop::Map(key) => escape(key),
-            Prop::Seq(place) => place.to_string(),
-        });
-        if conflict {
-            let value = |(value, id): (Found, ObjId)| {
-                Ok((id.to_string(), reader.value(&value, path.len())?.into_json()))
-            };
-            let values = reader.all(id, prop).into_iter().map(value);
-            let values: serde_json::Map<_, _> = values.collect::<Result<_, TooDeep>>()?;
-            found.insert(format!("/{}", path.join("/")), values.into());
+/// The places that hold more than one value, as they are found. Those in values that do not count have no place.
+struct Conflicts<'r, 'd, D> {
+    reader: &'r Reader<'d, D>,
+    /// To where it looks.
+    path: Vec<String>,
+    bytes: usize,
+    found: serde_json::Map<String, serde_json::Value>,
+}
+
+impl<D: ReadDoc> Conflicts<'_, '_, D> {
+    /// Finds those in an object and in all that it holds.
+    fn collect(&mut self, kind: ObjType, id: &ObjId) -> Result<(), ReadError> {
+        if self.path.len() >= JSON_DEPTH_MAX {
+            return Err(ReadError::TooDeep);
         }
-        if let Found::Object(kind, inner) = value {
-            conflicts(reader, kind, &inner, path, found)?;
+        for (prop, value, conflict) in places(self.reader, kind, id) {
+            self.path.push(match &prop {
+                Prop::Map(key) => escape(key),
+                Prop::Seq(place) => place.to_string(),
+            });
+            if conflict {
+                self.add(id, prop)?;
+            }
+            if let Found::Object(kind, inner) = value {
+                self.collect(kind, &inner)?;
+            }
+            self.path.pop();
         }
-        path.pop();
+        Ok(())
     }
-    Ok(())
+
+    /// Adds a place of an object, with all its values.
+    fn add(&mut self, id: &ObjId, prop: Prop) -> Result<(), ReadError> {
+        let pointer = format!("/{}", self.path.join("/"));
+        self.count(0, pointer.len())?;
+        let mut values = serde_json::Map::new();
+        for (value, id) in self.reader.all(id, prop) {
+            let value = self.reader.value(&value, self.path.len())?;
+            let (ops, bytes) = value.cost();
+            self.count(ops, bytes)?;
+            values.insert(id.to_string(), value.into_json());
+        }
+        self.found.insert(pointer, values.into());
+        Ok(())
+    }
+
+    fn count(&mut self, values: usize, bytes: usize) -> Result<(), ReadError> {
+        self.bytes =
+            self.bytes.saturating_add(values.saturating_mul(size_of::<Value>())).saturating_add(bytes);
+        if self.bytes > CONFLICTS_BYTES_MAX {
+            return Err(ReadError::TooLarge { max: CONFLICTS_BYTES_MAX });
+        }
+        Ok(())
+    }
 }
 
 /// The places of a map or list that hold an object, or more than one value, and whether they hold more than one.
@@ -330,24 +360,87 @@ fn places<'a, D: ReadDoc>(
     }
 }
 
-/// Whether no object is in more others than is given out as JSON. Objects in texts count too.
-fn check_depth<D: ReadDoc>(reader: &Reader<'_, D>) -> Result<(), ReadError> {
-    let mut open = vec![(ObjType::Map, ROOT, 0)];
-    while let Some((kind, id, depth)) = open.pop() {
-        if depth >= JSON_DEPTH_MAX {
-            return Err(ReadError::TooDeep);
+/// Whether the patches that make one state of the other can be made: each carries its whole path, however much of the document that repeats.
+fn check_patches<D: ReadDoc>(from: &Reader<'_, D>, to: &Reader<'_, D>) -> Result<(), ReadError> {
+    let mut before = HashMap::new();
+    let mut weight = Weight::default();
+    // A text comes and goes as a whole. Where it stays, what is new or gone lies between what is not.
+    weight.add(from, |id, chars| {
+        before.insert(id.clone(), chars);
+        0
+    })?;
+    weight.add(to, |id, chars| before.get(id).map_or(0, |before| chars.min(*before)))
+}
+
+/// What patches take up if each place has one.
+#[derive(Default)]
+struct Weight {
+    bytes: usize,
+}
+
+impl Weight {
+    /// Adds all places of a document. Of a text, there are as many as it has marks, and what `pieces` says of one with so many code points.
+    fn add<D: ReadDoc>(
+        &mut self,
+        reader: &Reader<'_, D>,
+        mut pieces: impl FnMut(&ObjId, usize) -> usize,
+    ) -> Result<(), ReadError> {
+        let mut open = vec![(ObjType::Map, ROOT, 0, 0)];
+        while let Some((kind, id, depth, path)) = open.pop() {
+            if depth >= JSON_DEPTH_MAX {
+                return Err(ReadError::TooDeep);
+            }
+            let mut inner = |kind, id, key: usize| {
+                open.push((kind, id, depth + 1, path + key + PATCH_LEVEL_BYTES));
+            };
+            match kind {
+                ObjType::Map | ObjType::Table => {
+                    for entry in reader.entries(&id) {
+                        self.place(1, path + entry.key.len())?;
+                        if let ValueRef::Object(kind) = entry.value {
+                            inner(kind, entry.id(), entry.key.len());
+                        }
+                    }
+                }
+                ObjType::Text => {
+                    let text = reader.text(&id);
+                    let runs = reader.marks(&id).saturating_mul(2).saturating_add(1);
+                    self.place(runs.saturating_add(pieces(&id, text.chars().count())), path)?;
+                    // An object in a text reads as this character.
+                    if text.contains('\u{fffc}') {
+                        self.items(reader, &id, path, inner)?;
+                    }
+                }
+                ObjType::List => self.items(reader, &id, path, inner)?,
+            }
         }
-        // An object in a text reads as this character.
-        if kind == ObjType::Text && !reader.text(&id).contains('\u{fffc}') {
-            continue;
-        }
-        let kind = if kind == ObjType::Text { ObjType::List } else { kind };
-        open.extend(places(reader, kind, &id).filter_map(|(_, found, _)| match found {
-            Found::Object(kind, inner) => Some((kind, inner, depth + 1)),
-            Found::Scalar(_) => None,
-        }));
+        Ok(())
     }
-    Ok(())
+
+    fn items<D: ReadDoc>(
+        &mut self,
+        reader: &Reader<'_, D>,
+        id: &ObjId,
+        path: usize,
+        mut inner: impl FnMut(ObjType, ObjId, usize),
+    ) -> Result<(), ReadError> {
+        for item in reader.items(id) {
+            self.place(1, path)?;
+            if let ValueRef::Object(kind) = item.value {
+                inner(kind, item.id(), 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds so many patches with a path of this size.
+    fn place(&mut self, patches: usize, path: usize) -> Result<(), ReadError> {
+        self.bytes = self.bytes.saturating_add(patches.saturating_mul(path.saturating_add(PATCH_BYTES)));
+        if self.bytes > PATCHES_BYTES_MAX {
+            return Err(ReadError::TooLarge { max: PATCHES_BYTES_MAX });
+        }
+        Ok(())
+    }
 }
 
 fn patch_json(patch: Patch) -> Option<PatchJson> {

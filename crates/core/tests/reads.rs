@@ -2,6 +2,7 @@
 
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ROOT, ReadDoc};
+use highwater_core::limits::{CONFLICTS_BYTES_MAX, PATCHES_BYTES_MAX};
 use highwater_core::{ChangeHash, Edit, Materialised, ReadError, Stamp};
 use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
@@ -151,6 +152,27 @@ fn conflicts_are_shown_with_all_their_values() {
     // Whoever sets a place settles it.
     let settled = edited(both, 2, &json!({ "a": { "x/y": 4 }, "list": [5, { "b": 4 }], "new": 1 }));
     assert_eq!(settled.conflicts(None), Ok(json!({})));
+}
+
+#[test]
+fn what_would_repeat_long_paths_too_often_is_refused() {
+    let key = "k".repeat(64 << 10);
+    let items = |n: i64| vec![n; 10_000];
+    let one = edited(Materialised::default(), 1, &json!({ &key: items(1) }));
+    let large = |max| Err(ReadError::TooLarge { max });
+    assert_eq!(one.diff(&[], &one.heads()).map(drop), large(PATCHES_BYTES_MAX));
+    assert_eq!(one.diff(&one.heads(), &[]).map(drop), large(PATCHES_BYTES_MAX));
+    let two = edited(one.clone(), 2, &json!({ &key: items(2) }));
+    let three = edited(one, 3, &json!({ &key: items(3) }));
+    let both = two.extended(&changes(&three)).unwrap();
+    assert_eq!(both.conflicts(None).map(drop), large(CONFLICTS_BYTES_MAX));
+    assert!(both.to_json(None).is_ok());
+    // What counts is what can differ, and a text that is there before and after is not there once for each character.
+    let text = edited(Materialised::default(), 1, &json!({ "a": { "b": "x".repeat(400_000) } }));
+    let before = text.heads();
+    let text = edited(text, 1, &json!({ "a": { "b": format!("{}y", "x".repeat(400_000)) } }));
+    assert_eq!(text.diff(&before, &text.heads()).unwrap().len(), 1);
+    assert_eq!(text.diff(&[], &text.heads()).unwrap().len(), 3);
 }
 
 #[test]

@@ -16,15 +16,15 @@ pub(super) struct Editor<'t, 'd> {
     transaction: &'t mut Transaction<'d>,
     budget: Budget,
     bytes: usize,
-    /// Values that were read to be put somewhere else.
-    copied: usize,
+    /// Values that were read to be put somewhere else, and their bytes.
+    copied: (usize, usize),
     can_undo: bool,
 }
 
 impl<'t, 'd> Editor<'t, 'd> {
     /// `can_undo` says that what is done is undone if it fails, so that it must not get large.
     pub(super) fn new(transaction: &'t mut Transaction<'d>, can_undo: bool) -> Self {
-        Self { transaction, budget: Budget(DIFF_STEPS_MAX), bytes: 0, copied: 0, can_undo }
+        Self { transaction, budget: Budget(DIFF_STEPS_MAX), bytes: 0, copied: (0, 0), can_undo }
     }
 
     pub(super) fn reader(&self) -> Reader<'_, Transaction<'d>> {
@@ -56,10 +56,14 @@ impl<'t, 'd> Editor<'t, 'd> {
     pub(super) fn copy(&mut self, found: &Found) -> Result<Value, Fault> {
         let levels = EditReason::TooLarge { what: "levels of lists and maps", max: JSON_DEPTH_MAX };
         let value = self.reader().value(found, 0).map_err(|_| EditError::whole(levels))?;
-        self.copied = self.copied.saturating_add(value.cost().0);
-        if self.copied > EDIT_OPS_MAX {
-            let values = EditReason::TooLarge { what: "values copied by one edit", max: EDIT_OPS_MAX };
-            return Err(EditError::whole(values).into());
+        let (values, bytes) = value.cost();
+        self.copied = (self.copied.0.saturating_add(values), self.copied.1.saturating_add(bytes));
+        let too_large = |what, max| Err(EditError::whole(EditReason::TooLarge { what, max }).into());
+        if self.copied.0 > EDIT_OPS_MAX {
+            return too_large("values copied by one edit", EDIT_OPS_MAX);
+        }
+        if self.copied.1 > EDIT_BYTES_MAX {
+            return too_large("bytes copied by one edit", EDIT_BYTES_MAX);
         }
         Ok(value)
     }
@@ -311,7 +315,8 @@ impl<'t, 'd> Editor<'t, 'd> {
 
     /// How many elements a list has. Looks at few of them: counting them takes time for each.
     pub(super) fn list_len(&self, id: &ObjId) -> usize {
-        let has = |place: usize| self.get(id, Prop::Seq(place)).is_some();
+        // Only looks: what is there may be large.
+        let has = |place: usize| self.transaction.get(id, place).is_ok_and(|found| found.is_some());
         let mut end = 1;
         while has(end - 1) {
             end *= 2;

@@ -525,6 +525,15 @@ fn one_edit_has_its_limits() {
     let many = Json::Array(vec![test; crate::limits::PATCH_OPERATIONS_MAX + 1]);
     let error = Edit::json_patch(many.to_string().as_bytes()).unwrap_err();
     assert!(matches!(error.reason, EditReason::TooLarge { .. }));
+    // A large value that is copied to where it is already is read each time.
+    let large = document(&json!({ "a": "x".repeat(400_000), "b": 1 }));
+    let again = |n| patch(&vec![json!({ "op": "copy", "from": "/a", "path": "/b" }); n].into());
+    assert!(edited(large.clone(), &again(1)).1.is_ok());
+    let error = edited(large, &again(100)).1.unwrap_err();
+    assert!(matches!(error.reason, EditReason::TooLarge { what: "values copied by one edit", .. }));
+    let large = document(&json!({ "a": { "$string": "x".repeat(1 << 20) }, "b": 1 }));
+    let error = edited(large, &again(100)).1.unwrap_err();
+    assert!(matches!(error.reason, EditReason::TooLarge { what: "bytes copied by one edit", .. }));
     // Copies of copies get large soon.
     let doubling: Vec<Json> =
         (0..40).map(|n| json!({ "op": "copy", "from": "/a", "path": format!("/a/{n}") })).collect();

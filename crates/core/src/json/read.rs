@@ -109,6 +109,15 @@ impl<'a, D: ReadDoc> Reader<'a, D> {
         text.unwrap_or_default()
     }
 
+    /// How many marks a text has.
+    pub(crate) fn marks(&self, id: &ObjId) -> usize {
+        let marks = match self.heads {
+            Some(heads) => self.document.marks_at(id, heads),
+            None => self.document.marks(id),
+        };
+        marks.map_or(0, |marks| marks.len())
+    }
+
     /// What is at a place of an object, with what was put there at the same time. What counts comes last.
     pub(crate) fn all(&self, id: &ObjId, prop: Prop) -> Vec<(Found, ObjId)> {
         let all = match self.heads {
