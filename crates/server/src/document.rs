@@ -39,7 +39,7 @@ use crate::outbox::Outbox;
 use crate::uploads;
 
 use desk::Desk;
-pub(crate) use desk::{EditJob, EditRequest, Edited, Job, Key, Precondition, Trouble, Work};
+pub(crate) use desk::{EditJob, EditRequest, Edited, Job, Key, Precondition, Reading, Work};
 
 /// What can be asked of a document.
 #[derive(Debug)]

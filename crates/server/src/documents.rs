@@ -56,6 +56,15 @@ pub enum DocumentError {
     /// The document has too many levels for JSON.
     #[error("the document is nested too deep for JSON")]
     TooDeep,
+    /// What was asked for may be larger than so many bytes, since each place is told with its whole path.
+    #[error("the answer may take up more than {max} bytes")]
+    AnswerTooLarge {
+        /// In bytes.
+        max: usize,
+    },
+    /// So many already wait to read the document.
+    #[error("too many wait to read the document")]
+    Busy,
     /// What was to be taken in is not made of change chunks.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
@@ -91,7 +100,7 @@ impl DocumentError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NotFound | Self::UnknownHeads(_) | Self::Unavailable => true,
+            Self::NotFound | Self::UnknownHeads(_) | Self::Unavailable | Self::Busy => true,
             Self::Fault(fault) => matches!(fault, PeerFault::TooManyOrphans),
             Self::Store(error) => !matches!(error, StoreError::Damaged { .. }),
             _ => false,
@@ -110,6 +119,8 @@ impl From<Problem> for DocumentError {
             Problem::Edit(error) => Self::Edit(error),
             Problem::UnknownHeads(hash) => Self::UnknownHeads(hash),
             Problem::TooDeep => Self::TooDeep,
+            Problem::AnswerTooLarge { max } => Self::AnswerTooLarge { max },
+            Problem::Busy => Self::Busy,
             Problem::Chunk(error) => Self::Chunk(error),
             Problem::Refused { hash, reason } => Self::Refused { hash, reason },
             Problem::Incomplete => Self::Incomplete,

@@ -16,7 +16,7 @@ use crate::compaction::Compactions;
 use crate::config::Config;
 use crate::copies::Copies;
 use crate::document::{
-    self, Command, EditJob, EditRequest, Edited, Handle, Ingest, Ingested, Job, Key, Start, State, Trouble,
+    self, Command, EditJob, EditRequest, Edited, Handle, Ingest, Ingested, Job, Key, Reading, Start, State,
 };
 use crate::events::Followers;
 use crate::http::Problem;
@@ -391,15 +391,7 @@ impl Hub {
     ) -> Result<T, Problem> {
         let _under_way = self.under_way();
         let (answer, answered) = oneshot::channel();
-        let look = move |document: Result<&Materialised, &Trouble>| {
-            let seen = match document {
-                Ok(document) if document.heads().is_empty() => Err(Problem::NoSuchDocument),
-                Ok(document) => look(document),
-                Err(trouble) => Err(trouble.problem()),
-            };
-            // Whoever asked may be gone.
-            drop(answer.send(seen));
-        };
+        let look = Reading { look, answer };
         // Without a task to answer there is no answer either.
         let _ = self.open(id).send(Command::Job(Job::Look(Box::new(look))));
         answered.await.map_err(|_| Problem::Unavailable)?

@@ -131,6 +131,10 @@ pub(crate) const DRAIN_REQUESTS_MAX: Duration = Duration::from_secs(5);
 pub(crate) const BATCH: usize = 64;
 /// Edits of a document that are made before they are stored; those that wait follow then.
 pub(crate) const DESK_EDITS_MAX: usize = 256;
+/// Readers of a document that are served before its edits get their turn.
+pub(crate) const DESK_LOOKS_AT_ONCE: usize = 16;
+/// Readers that wait for a document; more are turned away.
+pub(crate) const DESK_LOOKS_MAX: usize = 256;
 /// Records that are handed to the store at once. The rest of a large upload follows when these are durable, so that others get their turn.
 pub(crate) const APPEND_RECORDS_MAX: usize = 4_096;
 /// The same in bytes, unless a single record has more.

@@ -1,7 +1,7 @@
 //! The desk of a document: where it is read and edited with its values.
 //!
-//! Jobs wait in one queue. All that wait are done in one go: the document's copy is caught up to what is durable, those who only look do so, then the edits are made one after the
-//! other, each a change of its own on top of the one before. Their changes go the way of all changes, through the gate and to disk, in one append. Only when that is durable everybody
+//! Those who read wait in one queue, of bounded length, and edits in another. What waits is done in one go, but only a few of the readers: the document's copy is caught up to what is
+//! durable, those who only look do so, unless they are gone, then the edits are made one after the other, each a change of its own on top of the one before. Their changes go the way of all changes, through the gate and to disk, in one append. Only when that is durable everybody
 //! is answered, also those who were told no because of an edit before theirs, and the copy is put back. If anything goes wrong the copy is thrown away.
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use tokio::task::JoinError;
 use super::Task;
 use crate::copies::Held;
 use crate::http::Problem;
-use crate::limits::DESK_EDITS_MAX;
+use crate::limits::{DESK_EDITS_MAX, DESK_LOOKS_AT_ONCE, DESK_LOOKS_MAX};
 
 mod run;
 
@@ -28,13 +28,22 @@ pub(crate) use run::{Key, Trouble};
 /// Who refused changes are said to come from, if they were made here.
 const MAKER: &str = "edit";
 
-/// Looks at a document, or is told why that is not possible.
-pub(crate) type Look = Box<dyn FnOnce(Result<&Materialised, &Trouble>) + Send>;
+/// Somebody who reads a document.
+pub(crate) trait Look: Send {
+    /// Whether there is still somebody who waits for it.
+    fn is_wanted(&self) -> bool;
+
+    /// Looks at the document as it is now, or is told why that is not possible.
+    fn look(self: Box<Self>, document: Result<&Materialised, &Trouble>);
+
+    /// Hears that too many wait.
+    fn turn_away(self: Box<Self>);
+}
 
 /// What waits at a desk.
 pub(crate) enum Job {
-    /// Looks at the document as it is now, or is told why that is not possible. It has changes.
-    Look(Look),
+    /// Looks at the document.
+    Look(Box<dyn Look>),
     /// Changes it.
     Edit(Box<EditJob>),
 }
@@ -45,6 +54,36 @@ impl fmt::Debug for Job {
             Self::Look(_) => "Look",
             Self::Edit(_) => "Edit",
         })
+    }
+}
+
+/// A look whose answer somebody waits for.
+pub(crate) struct Reading<T, F> {
+    pub(crate) look: F,
+    pub(crate) answer: oneshot::Sender<Result<T, Problem>>,
+}
+
+impl<T, F> Look for Reading<T, F>
+where
+    T: Send,
+    F: FnOnce(&Materialised) -> Result<T, Problem> + Send,
+{
+    fn is_wanted(&self) -> bool {
+        !self.answer.is_closed()
+    }
+
+    fn look(self: Box<Self>, document: Result<&Materialised, &Trouble>) {
+        let seen = match document {
+            Ok(document) if document.heads().is_empty() => Err(Problem::NoSuchDocument),
+            Ok(document) => (self.look)(document),
+            Err(trouble) => Err(trouble.problem()),
+        };
+        // Whoever asked may be gone.
+        drop(self.answer.send(seen));
+    }
+
+    fn turn_away(self: Box<Self>) {
+        drop(self.answer.send(Err(Problem::Busy)));
     }
 }
 
@@ -141,7 +180,8 @@ pub(crate) struct Edited {
 /// See the module's documentation.
 #[derive(Default)]
 pub(super) struct Desk {
-    waiting: VecDeque<Job>,
+    looks: VecDeque<Box<dyn Look>>,
+    edits: VecDeque<EditJob>,
     stage: Stage,
 }
 
@@ -174,20 +214,30 @@ impl Desk {
         }
     }
 
+    /// One more reads, if not too many wait already.
+    fn add_look(&mut self, look: Box<dyn Look>) {
+        if self.looks.len() >= DESK_LOOKS_MAX {
+            self.looks.retain(|look| look.is_wanted());
+        }
+        if self.looks.len() < DESK_LOOKS_MAX { self.looks.push_back(look) } else { look.turn_away() }
+    }
+
     /// The jobs of the next batch. Changes from elsewhere are a batch of their own.
     fn next_batch(&mut self) -> Batch {
         let mut batch = Batch::default();
+        while batch.looks.len() < DESK_LOOKS_AT_ONCE
+            && let Some(look) = self.looks.pop_front()
+        {
+            if look.is_wanted() {
+                batch.looks.push(look);
+            }
+        }
+        let is_import = |edit: &EditJob| matches!(edit.request.work, Work::Import(_));
         while batch.edits.len() < DESK_EDITS_MAX {
-            let is_import = |job: &Job| match job {
-                Job::Edit(job) => matches!(job.request.work, Work::Import(_)),
-                Job::Look(_) => false,
-            };
-            let is_alone = batch.edits.iter().any(|edit| matches!(edit.request.work, Work::Import(_)));
-            let next =
-                self.waiting.pop_front_if(|job| !is_alone && (batch.edits.is_empty() || !is_import(job)));
-            match next {
-                Some(Job::Look(look)) => batch.looks.push(look),
-                Some(Job::Edit(job)) => batch.edits.push(*job),
+            let is_alone = batch.edits.iter().any(is_import);
+            let fits = |edit: &mut EditJob| !is_alone && (batch.edits.is_empty() || !is_import(edit));
+            match self.edits.pop_front_if(fits) {
+                Some(edit) => batch.edits.push(edit),
                 None => break,
             }
         }
@@ -197,7 +247,7 @@ impl Desk {
     /// These go first in the next batch, in this order.
     fn put_back(&mut self, edits: Vec<EditJob>) {
         for edit in edits.into_iter().rev() {
-            self.waiting.push_front(Job::Edit(Box::new(edit)));
+            self.edits.push_front(edit);
         }
     }
 }
@@ -205,7 +255,11 @@ impl Desk {
 impl Task {
     /// A job came.
     pub(super) fn take_job(&mut self, job: Job) {
-        self.desk.get_or_insert_default().waiting.push_back(job);
+        let desk = self.desk.get_or_insert_default();
+        match job {
+            Job::Look(look) => desk.add_look(look),
+            Job::Edit(edit) => desk.edits.push_back(*edit),
+        }
     }
 
     /// Answers what is durable, and begins what waits.
@@ -304,4 +358,42 @@ impl Task {
 /// Whoever asked may be gone.
 fn tell((to, answer): Answer) {
     let _ = to.send(answer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Answered = oneshot::Receiver<Result<usize, Problem>>;
+
+    fn look(desk: &mut Desk, place: usize) -> Answered {
+        let (answer, answered) = oneshot::channel();
+        desk.add_look(Box::new(Reading { look: move |_: &Materialised| Ok(place), answer }));
+        answered
+    }
+
+    #[test]
+    fn those_who_read_are_bounded_and_those_who_are_gone_are_passed_over() {
+        let mut desk = Desk::default();
+        let mut waiting: Vec<Answered> = (0..DESK_LOOKS_MAX).map(|place| look(&mut desk, place)).collect();
+        assert!(matches!(look(&mut desk, 0).try_recv(), Ok(Err(Problem::Busy))));
+        // Whoever goes makes room, and is not looked for.
+        waiting.drain(..10);
+        waiting.push(look(&mut desk, 0));
+        assert_eq!(desk.looks.len(), DESK_LOOKS_MAX - 9);
+        waiting.drain(..3);
+        let batch = desk.next_batch();
+        assert_eq!(batch.looks.len(), DESK_LOOKS_AT_ONCE);
+        assert_eq!(desk.looks.len(), waiting.len() - DESK_LOOKS_AT_ONCE);
+    }
+
+    #[test]
+    fn an_edit_waits_for_few_who_read() {
+        let mut desk = Desk::default();
+        let _waiting: Vec<Answered> = (0..DESK_LOOKS_MAX).map(|place| look(&mut desk, place)).collect();
+        let (answer, _answered) = oneshot::channel();
+        desk.edits.push_back(EditJob { request: EditRequest::new(Work::Nothing), answer });
+        let batch = desk.next_batch();
+        assert_eq!((batch.looks.len(), batch.edits.len()), (DESK_LOOKS_AT_ONCE, 1));
+    }
 }

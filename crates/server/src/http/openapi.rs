@@ -143,11 +143,14 @@ const READ_PROBLEMS: [(u16, &str); 8] = [
     (404, "`no_such_document`, `no_such_change`, `no_such_webhook`: it is not there, or not yet."),
     (406, "`not_acceptable`: the client takes nothing that it could be answered with."),
     (410, "`deleted`: the document was deleted."),
-    (422, "`too_deep`: nested so deep that it can be had as a file only."),
+    (
+        422,
+        "`too_deep`: nested so deep that it can be had as a file only. `answer_too_large`: what is asked for repeats too many long paths.",
+    ),
     (500, "`damaged`, `internal`: somebody must look at the server."),
     (
         503,
-        "`unavailable`: the store failed, or is being opened again. `too_many_streams`: as many streams of events as may be are open.",
+        "`unavailable`: the store failed, or is being opened again. `too_many_streams`: as many streams of events as may be are open. `busy`: too many wait to read the document.",
     ),
 ];
 

@@ -63,6 +63,14 @@ pub(crate) enum Problem {
         "the document is nested deeper than {JSON_DEPTH_MAX} levels, and can be had as application/vnd.automerge only"
     )]
     TooDeep,
+    /// What is asked for may be larger than this.
+    #[error(
+        "the answer may take up more than {max} bytes, since each place is told with its whole path; the document itself can be had"
+    )]
+    AnswerTooLarge { max: usize },
+    /// So many already wait to read the document.
+    #[error("too many wait to read the document")]
+    Busy,
     /// The document does not have that change, or not yet.
     #[error("the change is not durable here")]
     NoSuchChange,
@@ -174,12 +182,17 @@ impl Problem {
                 | EditReason::WrongType(_)
                 | EditReason::OutOfBounds(_) => StatusCode::CONFLICT,
             },
-            Self::Fault(_) | Self::KeyReused | Self::Refused { .. } | Self::Incomplete | Self::TooDeep => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::Fault(_)
+            | Self::KeyReused
+            | Self::Refused { .. }
+            | Self::Incomplete
+            | Self::TooDeep
+            | Self::AnswerTooLarge { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Origin(_) => StatusCode::FORBIDDEN,
             Self::Store(StoreError::Damaged { .. }) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::Store(_) | Self::TooManyStreams => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Store(_) | Self::TooManyStreams | Self::Busy => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -209,6 +222,8 @@ impl Problem {
             Self::Incomplete => "incomplete",
             Self::UnknownHeads(_) | Self::NoSuchChange => "no_such_change",
             Self::TooDeep => "too_deep",
+            Self::AnswerTooLarge { .. } => "answer_too_large",
+            Self::Busy => "busy",
             Self::NoSuchDocument => "no_such_document",
             Self::TooLarge { .. } => "too_large",
             Self::LengthRequired => "length_required",
@@ -230,6 +245,7 @@ impl Problem {
             | Self::UnknownHeads(_)
             | Self::Unavailable
             | Self::TooManyStreams
+            | Self::Busy
             | Self::Fault(PeerFault::TooManyOrphans) => true,
             Self::Store(error) => !matches!(error, StoreError::Damaged { .. }),
             _ => false,
@@ -252,6 +268,9 @@ impl Problem {
         };
         match self {
             Self::TooLarge { max } => body.limit = Some(Limit { what: "bytes of the body", max: *max }),
+            Self::AnswerTooLarge { max } => {
+                body.limit = Some(Limit { what: "bytes of the answer", max: *max });
+            }
             Self::TooDeep => body.limit = Some(Limit { what: "levels", max: JSON_DEPTH_MAX }),
             Self::PreconditionFailed { heads } => body.heads = Some(hashes(heads)),
             Self::Edit(error) => {
@@ -275,7 +294,7 @@ impl Problem {
             Self::PreconditionFailed { heads } => {
                 HeaderValue::from_str(&etag(heads)).ok().map(|tag| (axum::http::header::ETAG, tag))
             }
-            Self::Unavailable | Self::TooManyStreams | Self::Store(_) if self.is_retryable() => {
+            Self::Unavailable | Self::TooManyStreams | Self::Busy | Self::Store(_) if self.is_retryable() => {
                 Some((RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS)))
             }
             _ => None,
@@ -288,6 +307,7 @@ impl From<ReadError> for Problem {
         match error {
             ReadError::UnknownHeads(hash) => Self::UnknownHeads(hash),
             ReadError::TooDeep => Self::TooDeep,
+            ReadError::TooLarge { max } => Self::AnswerTooLarge { max },
             ReadError::Internal(reason) => Self::Internal(reason),
         }
     }

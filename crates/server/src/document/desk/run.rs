@@ -68,7 +68,7 @@ impl Trouble {
 /// Jobs that are done in one go.
 #[derive(Default)]
 pub(in crate::document) struct Batch {
-    pub(super) looks: Vec<Look>,
+    pub(super) looks: Vec<Box<dyn Look>>,
     /// To be done.
     pub(super) edits: Vec<EditJob>,
     /// Done, in order.
@@ -170,7 +170,7 @@ type Outcome = (Option<Materialised>, Result<Edited, Problem>, Vec<Made>);
 impl Table {
     /// The document cannot be had with its values. All that can be done with it is to delete it.
     fn refuse(&mut self, mut batch: Batch, trouble: &Trouble) -> Batch {
-        batch.looks.drain(..).for_each(|look| look(Err(trouble)));
+        batch.looks.drain(..).for_each(|look| look.look(Err(trouble)));
         let mut edits = std::mem::take(&mut batch.edits).into_iter();
         for job in edits.by_ref() {
             let request = &job.request;
@@ -207,7 +207,10 @@ impl Table {
         copies: &Arc<Copies>,
     ) -> Batch {
         for look in batch.looks.drain(..) {
-            look(if self.is_deleted { Err(&Trouble::Deleted) } else { Ok(&document) });
+            // Those before it may have taken so long that nobody waits any more.
+            if look.is_wanted() {
+                look.look(if self.is_deleted { Err(&Trouble::Deleted) } else { Ok(&document) });
+            }
         }
         let mut document = Some(document);
         let mut edits = std::mem::take(&mut batch.edits).into_iter().zip(told);
@@ -218,7 +221,9 @@ impl Table {
             };
             match self.edit(current, &job.request, told) {
                 Ok((with, answer, made)) => {
-                    let is_strict = answer.is_ok() && job.request.precondition.is_strict();
+                    // What is only told again was made before, and so is what changes nothing.
+                    let is_strict =
+                        answer.is_ok() && !made.is_empty() && job.request.precondition.is_strict();
                     batch.done.push(Done { job, answer, made, is_strict });
                     document = with;
                 }

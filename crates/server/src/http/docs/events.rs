@@ -56,8 +56,8 @@ pub(super) struct ResumeHeader {
 /// Follows a document
 ///
 /// Server-sent events. `heads` with `{"document", "heads"}` whenever the durable heads have changed; a client that is slow is told the newest ones, and not all that were between. The first one says how
-/// the document is, unless `Last-Event-ID` names these heads. With `patches=true` each has `from`, the heads that were told before, and `patches` from there; null if they are too large, or `from` is
-/// not known here: then the document is to be fetched. `deleted` with `{"document"}` is the last one.
+/// the document is, unless `Last-Event-ID` names these heads. With `patches=true` each has `from`, the heads that were told before, and `patches` from there; null if they are too large, `from` is
+/// not known here, or too many read the document: then the document is to be fetched. `deleted` with `{"document"}` is the last one.
 #[utoipa::path(get, path = "/v1/docs/{id}/events", tag = "events", params(Id, DocumentEventsQuery, ResumeHeader), responses(
     (status = 200, description = "Events, without an end.", body = String, content_type = "text/event-stream"),
     ReadProblems,
@@ -238,8 +238,8 @@ impl DocumentEvents {
             Ok((heads, _)) if self.told.as_ref() == Some(&heads) => Some(None),
             Ok((heads, patches)) => Some(Some(self.heads(heads, Some(patches.as_deref())))),
             Err(Problem::Deleted) => Some(Some(self.deleted())),
-            // It cannot be had with its values.
-            Err(Problem::Internal(_)) => Some(Some(self.heads(now.heads, Some(None)))),
+            // It cannot be had with its values, or not now.
+            Err(Problem::Internal(_) | Problem::Busy) => Some(Some(self.heads(now.heads, Some(None)))),
             Err(_) => None,
         }
     }
