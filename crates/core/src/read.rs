@@ -324,13 +324,15 @@ impl<D: ReadDoc> Conflicts<'_, '_, D> {
     }
 
     fn count(&mut self, values: usize, bytes: usize) -> Result<(), ReadError> {
-        self.bytes =
-            self.bytes.saturating_add(values.saturating_mul(size_of::<Value>())).saturating_add(bytes);
-        if self.bytes > CONFLICTS_BYTES_MAX {
-            return Err(ReadError::TooLarge { max: CONFLICTS_BYTES_MAX });
-        }
-        Ok(())
+        let bytes = values.saturating_mul(size_of::<Value>()).saturating_add(bytes);
+        spend(&mut self.bytes, bytes, CONFLICTS_BYTES_MAX)
     }
+}
+
+/// Adds bytes to those of an answer, if it may have so many.
+fn spend(spent: &mut usize, bytes: usize, max: usize) -> Result<(), ReadError> {
+    *spent = spent.saturating_add(bytes);
+    if *spent > max { Err(ReadError::TooLarge { max }) } else { Ok(()) }
 }
 
 /// The places of a map or list that hold an object, or more than one value, and whether they hold more than one.
@@ -435,11 +437,8 @@ impl Weight {
 
     /// Adds so many patches with a path of this size.
     fn place(&mut self, patches: usize, path: usize) -> Result<(), ReadError> {
-        self.bytes = self.bytes.saturating_add(patches.saturating_mul(path.saturating_add(PATCH_BYTES)));
-        if self.bytes > PATCHES_BYTES_MAX {
-            return Err(ReadError::TooLarge { max: PATCHES_BYTES_MAX });
-        }
-        Ok(())
+        let bytes = patches.saturating_mul(path.saturating_add(PATCH_BYTES));
+        spend(&mut self.bytes, bytes, PATCHES_BYTES_MAX)
     }
 }
 

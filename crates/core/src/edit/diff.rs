@@ -16,15 +16,16 @@ pub(super) struct Editor<'t, 'd> {
     transaction: &'t mut Transaction<'d>,
     budget: Budget,
     bytes: usize,
-    /// Values that were read to be put somewhere else, and their bytes.
-    copied: (usize, usize),
+    /// Values that were read to be put somewhere else.
+    copied: usize,
+    copied_bytes: usize,
     can_undo: bool,
 }
 
 impl<'t, 'd> Editor<'t, 'd> {
     /// `can_undo` says that what is done is undone if it fails, so that it must not get large.
     pub(super) fn new(transaction: &'t mut Transaction<'d>, can_undo: bool) -> Self {
-        Self { transaction, budget: Budget(DIFF_STEPS_MAX), bytes: 0, copied: (0, 0), can_undo }
+        Self { transaction, budget: Budget(DIFF_STEPS_MAX), bytes: 0, copied: 0, copied_bytes: 0, can_undo }
     }
 
     pub(super) fn reader(&self) -> Reader<'_, Transaction<'d>> {
@@ -39,13 +40,8 @@ impl<'t, 'd> Editor<'t, 'd> {
     fn charge(&mut self, ops: usize, bytes: usize) -> Result<(), Fault> {
         let ops = self.transaction.pending_ops().saturating_add(ops);
         self.bytes = self.bytes.saturating_add(bytes);
-        let too_large = |what, max| Err(EditError::whole(EditReason::TooLarge { what, max }).into());
-        if ops > EDIT_OPS_MAX {
-            return too_large("operations in one edit", EDIT_OPS_MAX);
-        }
-        if self.bytes > EDIT_BYTES_MAX {
-            return too_large("bytes put in by one edit", EDIT_BYTES_MAX);
-        }
+        at_most(EDIT_OPS_MAX, ops, "operations in one edit")?;
+        at_most(EDIT_BYTES_MAX, self.bytes, "bytes put in by one edit")?;
         if self.can_undo && (ops > UNDO_OPS_MAX || self.bytes > UNDO_BYTES_MAX) {
             return Err(Fault::Large);
         }
@@ -57,14 +53,10 @@ impl<'t, 'd> Editor<'t, 'd> {
         let levels = EditReason::TooLarge { what: "levels of lists and maps", max: JSON_DEPTH_MAX };
         let value = self.reader().value(found, 0).map_err(|_| EditError::whole(levels))?;
         let (values, bytes) = value.cost();
-        self.copied = (self.copied.0.saturating_add(values), self.copied.1.saturating_add(bytes));
-        let too_large = |what, max| Err(EditError::whole(EditReason::TooLarge { what, max }).into());
-        if self.copied.0 > EDIT_OPS_MAX {
-            return too_large("values copied by one edit", EDIT_OPS_MAX);
-        }
-        if self.copied.1 > EDIT_BYTES_MAX {
-            return too_large("bytes copied by one edit", EDIT_BYTES_MAX);
-        }
+        self.copied = self.copied.saturating_add(values);
+        self.copied_bytes = self.copied_bytes.saturating_add(bytes);
+        at_most(EDIT_OPS_MAX, self.copied, "values copied by one edit")?;
+        at_most(EDIT_BYTES_MAX, self.copied_bytes, "bytes copied by one edit")?;
         Ok(value)
     }
 
@@ -357,6 +349,11 @@ impl<'t, 'd> Editor<'t, 'd> {
             _ => false,
         }
     }
+}
+
+/// Whether there are no more of these than there may be.
+fn at_most(max: usize, count: usize, what: &'static str) -> Result<(), EditError> {
+    if count > max { Err(EditError::whole(EditReason::TooLarge { what, max })) } else { Ok(()) }
 }
 
 /// Stock clients do not write tables any more, and automerge edits none.

@@ -1,8 +1,9 @@
 //! The desk of a document: where it is read and edited with its values.
 //!
 //! Those who read wait in one queue, of bounded length, and edits in another. What waits is done in one go, but only a few of the readers: the document's copy is caught up to what is
-//! durable, those who only look do so, unless they are gone, then the edits are made one after the other, each a change of its own on top of the one before. Their changes go the way of all changes, through the gate and to disk, in one append. Only when that is durable everybody
-//! is answered, also those who were told no because of an edit before theirs, and the copy is put back. If anything goes wrong the copy is thrown away.
+//! durable, those who only look do so, unless they are gone, then the edits are made one after the other, each a change of its own on top of the one before. Their changes go the
+//! way of all changes, through the gate and to disk, in one append. Only when that is durable everybody is answered, also those who were told no because of an edit before theirs, and the copy
+//! is put back. If anything goes wrong the copy is thrown away.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -243,13 +243,14 @@ impl Problem {
             Self::NoSuchChange
             | Self::NoSuchDocument
             | Self::UnknownHeads(_)
-            | Self::Unavailable
-            | Self::TooManyStreams
-            | Self::Busy
             | Self::Fault(PeerFault::TooManyOrphans) => true,
-            Self::Store(error) => !matches!(error, StoreError::Damaged { .. }),
-            _ => false,
+            _ => self.passes(),
         }
+    }
+
+    /// Whether it is the server's, and only for a while.
+    fn passes(&self) -> bool {
+        self.status() == StatusCode::SERVICE_UNAVAILABLE
     }
 
     fn body(&self) -> ProblemBody {
@@ -294,9 +295,7 @@ impl Problem {
             Self::PreconditionFailed { heads } => {
                 HeaderValue::from_str(&etag(heads)).ok().map(|tag| (axum::http::header::ETAG, tag))
             }
-            Self::Unavailable | Self::TooManyStreams | Self::Busy | Self::Store(_) if self.is_retryable() => {
-                Some((RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS)))
-            }
+            _ if self.passes() => Some((RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))),
             _ => None,
         }
     }
