@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use highwater_client::automerge::transaction::Transactable;
 use highwater_client::automerge::{Automerge, AutomergeError, ObjId, ObjType, ROOT, ReadDoc};
-use highwater_client::{Client, Document, SaveStatus};
+use highwater_client::{Client, Document, DocumentId, OpenError, SaveStatus};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,19 +19,31 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let url = arguments.next().unwrap_or_else(|| "ws://127.0.0.1:3030".to_owned());
     let id = arguments.next().filter(|id| !id.is_empty());
     let outbox = arguments.next().unwrap_or_else(|| "note-outbox.db".to_owned());
-    let client = Client::builder(url).outbox(outbox).connect().await?;
-    let document = match id {
-        Some(id) => client.open(id.parse()?).await?,
-        None => create(&client)?,
-    };
-    println!("{}", document.url());
-    write(&document).await?;
+    let client = Client::builder(url).outbox(outbox).open_timeout(PATIENCE).connect().await?;
+    let written = take_part(&client, id).await;
     if let Err(unsaved) = client.close(PATIENCE).await {
         // It is in the outbox, and sent the next time.
         println!("{unsaved}");
         client.disconnect().await;
     }
-    Ok(())
+    written
+}
+
+async fn take_part(client: &Client, id: Option<String>) -> Result<(), Box<dyn Error>> {
+    let document = match id {
+        Some(id) => open(client, id.parse()?).await?,
+        None => create(client)?,
+    };
+    println!("{}", document.url());
+    write(&document).await
+}
+
+/// Without a connection it is empty, or what the outbox has of it, until there is one.
+async fn open(client: &Client, id: DocumentId) -> Result<Document, OpenError> {
+    match client.open(id).await {
+        Err(OpenError::Timeout(_)) => client.document(id),
+        opened => opened,
+    }
 }
 
 fn create(client: &Client) -> Result<Document, Box<dyn Error>> {

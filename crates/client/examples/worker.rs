@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use highwater_client::automerge::transaction::Transactable;
 use highwater_client::automerge::{Automerge, AutomergeError, ObjType, ROOT, ReadDoc};
-use highwater_client::{Client, Document};
+use highwater_client::{Client, Document, UnsavedReason};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -21,18 +21,27 @@ async fn main() -> Result<(), Box<dyn Error>> {
         builder = builder.outbox(path);
     }
     let client = builder.connect().await?;
+    let worked = work(&client, id).await;
+    // However that ended: everything is on the server's disk after this, or an error says what is not.
+    if let Err(unsaved) = client.close(PATIENCE).await {
+        // With an outbox it is sent the next time.
+        client.disconnect().await;
+        worked?;
+        return Err(unsaved.into());
+    }
+    worked
+}
+
+async fn work(client: &Client, id: Option<String>) -> Result<(), Box<dyn Error>> {
     let document = match id {
         Some(id) => client.open(id.parse()?).await?,
-        None => create(&client)?,
+        None => create(client)?,
     };
     println!("following {}", document.url());
     tokio::select! {
-        followed = follow(&document) => followed?,
-        stopped = tokio::signal::ctrl_c() => stopped?,
+        followed = follow(&document) => followed,
+        stopped = tokio::signal::ctrl_c() => Ok(stopped?),
     }
-    // Everything is on the server's disk after this, or an error says what is not.
-    client.close(PATIENCE).await?;
-    Ok(())
 }
 
 fn create(client: &Client) -> Result<Document, Box<dyn Error>> {
@@ -47,8 +56,13 @@ async fn follow(document: &Document) -> Result<(), Box<dyn Error>> {
         let (words, noted) = document.read(count)??;
         if noted != Some(words) {
             let hash = document.change(|tx| tx.put(ROOT, "words", words))?;
-            document.wait_durable(PATIENCE).await?;
-            println!("{words} words, saved as {}", hash.map(|hash| hash.to_string()).unwrap_or_default());
+            let hash = hash.map(|hash| hash.to_string()).unwrap_or_default();
+            match document.wait_durable(PATIENCE).await {
+                Ok(()) => println!("{words} words, saved as {hash}"),
+                // An outage ends; the client goes on trying.
+                Err(unsaved) if unsaved.reason == UnsavedReason::Timeout => eprintln!("{unsaved}"),
+                Err(unsaved) => return Err(unsaved.into()),
+            }
         }
         // However much is typed meanwhile, it is told as one.
         if watch.changed().await.is_none() {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use highwater_core::{DocumentId, PeerId};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::document::{Document, Handle};
 use crate::driver::Driver;
-use crate::engine::{Ended, LinkOptions, Machine, Presence, Random, Shared, Unusable};
+use crate::engine::{Ended, LinkOptions, Machine, Presence, Random, Shared, Unusable, Wanted};
 use crate::error::{ConnectError, OpenError, OutboxError, UnsavedChanges, UnsavedReason};
 use crate::limits::OUTBOX_END_MAX;
 use crate::line::{Dial, WebSockets};
@@ -66,6 +67,7 @@ impl Client {
     pub async fn open(&self, id: DocumentId) -> Result<Document, OpenError> {
         let document = self.document(id)?;
         let shared = &self.inner.shared;
+        shared.want(Wanted::Haste);
         let opened = wait(shared, self.inner.open_timeout, || {
             match document.entry().lock().read() {
                 Ok(_) => {}
@@ -80,6 +82,7 @@ impl Client {
                     return Some(Ok(()));
                 }
                 Presence::Unavailable => return Some(Err(OpenError::Unavailable(id))),
+                Presence::Deleted => return Some(Err(OpenError::Deleted(id))),
                 Presence::Unknown => {}
             }
             match &registry.ended {
@@ -119,35 +122,39 @@ impl Client {
         wait(shared, timeout, || shared.lock().is_connected.then_some(())).await.is_some()
     }
 
-    /// Connects now, where it would pause or has stopped; if it seems connected, it looks whether it is. For when the network is back, or a new token can be had.
+    /// Connects now, where it would pause or has stopped, or has been trying in vain for a while; if it seems connected, it looks whether it is. For when the network is back, or a new token can be had.
     pub fn reconnect(&self) {
-        let mut registry = self.inner.shared.lock();
-        registry.wants_connection = true;
+        let shared = &self.inner.shared;
+        let mut registry = shared.lock();
         if registry.ended != Ended::Closed {
             // Whoever waits from now on does not fail because of what was.
             registry.ended = Ended::No;
         }
         drop(registry);
-        self.inner.shared.driver.notify_one();
+        shared.want(Wanted::Connection);
     }
 
     /// Waits until nothing is unsaved, at most so long, over reconnects if need be.
     pub async fn flush(&self, timeout: Duration) -> Result<(), UnsavedChanges> {
         let shared = &self.inner.shared;
-        self.hurry();
+        shared.want(Wanted::Haste);
         self.flushed(timeout, || shared.lock().is_all_saved()).await
     }
 
     /// Waits until every change is durable on the server, over reconnects if need be, and closes the connection.
     ///
+    /// What is changed meanwhile is waited for too; once everything is durable, nothing can be changed any more. `timeout` is for all of it together.
+    ///
     /// If that does not happen in time it fails with all that is not durable, by hash. Then everything is as before: call it again, or give
     /// up with [`disconnect`](Self::disconnect). What is in the outbox is sent by the next client that uses it.
     pub async fn close(&self, timeout: Duration) -> Result<(), UnsavedChanges> {
         let shared = &self.inner.shared;
-        self.hurry();
+        let started = Instant::now();
+        // No pause between attempts is worth waiting for. A client that has stopped stays so.
+        shared.want(Wanted::Haste);
         self.flushed(timeout, || shared.close_if_saved()).await?;
         // Nothing depends on it: what the outbox still has is durable on the server.
-        self.join(timeout).await;
+        self.join(timeout.saturating_sub(started.elapsed())).await;
         Ok(())
     }
 
@@ -176,8 +183,7 @@ impl Client {
             if let Ended::Stopped(stopped) = ended {
                 return Some(Err(UnsavedReason::Stopped(stopped)));
             }
-            let registry = shared.lock();
-            (!registry.is_all_saved() && !registry.is_hopeful()).then_some(Err(UnsavedReason::Rejected))
+            shared.lock().why_hopeless().map(Err)
         });
         match flushed.await {
             Some(Ok(())) => Ok(()),
@@ -189,14 +195,6 @@ impl Client {
     #[cfg(test)]
     pub(crate) fn inner_shared(&self) -> &Shared {
         &self.inner.shared
-    }
-
-    /// Somebody waits: no pause between attempts is worth that. A client that has stopped stays so.
-    fn hurry(&self) {
-        let is_stopped = matches!(self.inner.shared.lock().ended, Ended::Stopped(_));
-        if !is_stopped {
-            self.reconnect();
-        }
     }
 
     /// Waits for the end of the client's tasks, at most so long.
@@ -316,7 +314,7 @@ impl Builder {
             outbox::recall(&shared, &**store).await?;
         }
         let link = LinkOptions { can_refresh_token: self.token.can_be_refreshed(), ..self.link };
-        shared.lock().wants_connection = true;
+        shared.want(Wanted::Connection);
         let me = new_peer_id()?;
         let machine = Machine::new(shared.clone(), me, link, random);
         let driver = Driver { shared: shared.clone(), machine, url: self.url, token: self.token, dial };

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use automerge::transaction::{CommitOptions, Transaction};
-use automerge::{Automerge, AutomergeError};
+use automerge::{Automerge, AutomergeError, Change};
 use highwater_core::{ChangeHash, DocumentId};
 use tokio::sync::{oneshot, watch};
 
 use crate::client::Inner;
 use crate::driver::unix_millis;
-use crate::engine::{Ended, Entry, Question};
+use crate::engine::{Effects, Ended, Entry, Question, Replica, Wanted};
 use crate::error::{AskError, ChangeError, ReadError, UnsavedChanges, UnsavedReason};
-use crate::limits::{QUESTIONS_MAX, UNSAVED_BYTES_MAX};
+use crate::limits::{ANSWER_MAX, UNSAVED_BYTES_MAX};
 use crate::status::SaveStatus;
 use crate::wait::{until, wait};
 
@@ -96,8 +96,13 @@ impl Document {
         if options.time.is_none() {
             options.set_time(i64::try_from(now / 1000).unwrap_or(i64::MAX));
         }
-        let mut replica = self.handle.entry.lock();
-        let (result, hash, effects) = replica.change(now, options, edit)?;
+        let mut replica = shared.lock_to_change(&self.handle.entry);
+        let changed = replica.change(now, options, edit);
+        if let Err(ChangeError::TooLarge(_)) = changed {
+            // The document was made anew without the change, and the conversation starts afresh.
+            shared.note(&self.handle.entry, &replica, Effects { send: true, ..Effects::default() });
+        }
+        let (result, hash, effects) = changed?;
         shared.note(&self.handle.entry, &replica, effects);
         Ok((hash, result))
     }
@@ -113,7 +118,25 @@ impl Document {
         self.handle.entry.lock().heads()
     }
 
-    /// Follows the document: its heads, whenever they are others, by changes of this program or of others.
+    /// Takes the changes that the server has refused, and those that build on them, out of the document, of what is owed and of the outbox, and
+    /// hands them back, in causal order. Of a [deleted](Self::is_deleted) document that is all that was not durable.
+    ///
+    /// The document is then as if they had not been made: with what the server has, others' changes, and own ones that it may still take. It can
+    /// be changed again, and closed. Look at it before, if somebody should see what is lost.
+    pub fn discard_rejected(&self) -> Result<Vec<Change>, ReadError> {
+        let mut replica = self.handle.entry.lock();
+        let (discarded, effects) = replica.discard_rejected()?;
+        self.handle.inner.shared.note(&self.handle.entry, &replica, effects);
+        Ok(discarded)
+    }
+
+    /// Whether the server says that somebody deleted the document. What is here can still be read, and not changed any more. What of it was not durable by then never will
+    /// be: the errors of those who wait list it, and it is owed until it is [discarded](Self::discard_rejected).
+    pub fn is_deleted(&self) -> bool {
+        self.handle.entry.lock().is_deleted()
+    }
+
+    /// Follows the document: its heads, whenever they are others, by changes of this program or of others; and whether it is deleted.
     pub fn watch(&self) -> Watch {
         Watch { heads: self.handle.entry.heads.subscribe(), document: self.clone() }
     }
@@ -130,12 +153,12 @@ impl Document {
 
     /// Waits until all changes that the document has now are durable on the server, at most so long. Others who go on editing do not keep it waiting.
     pub async fn wait_durable(&self, timeout: Duration) -> Result<(), UnsavedChanges> {
-        let hashes = {
-            let replica = self.handle.entry.lock();
-            replica.unsaved().hashes
-        };
-        self.wait_for(timeout, |document| document.handle.entry.lock().open(&hashes).is_empty(), &hashes)
-            .await
+        let tips = self.handle.entry.lock().tips();
+        let is_done = |document: &Self| !document.handle.entry.lock().is_any_open(&tips);
+        if !is_done(self) {
+            self.handle.inner.shared.want(Wanted::Haste);
+        }
+        self.wait_for(timeout, is_done, Some(&tips)).await
     }
 
     /// Whether this change is durable on the server. Asks it, unless it is known here.
@@ -152,44 +175,49 @@ impl Document {
             if !registry.can_ask {
                 return Err(AskError::NotSupported);
             }
-            if registry.questions.len() + registry.asked.len() >= QUESTIONS_MAX {
+            let (answer, answered) = oneshot::channel();
+            if !registry.ask(Question { document: self.id(), hash, answer }) {
                 return Err(AskError::TooMany);
             }
-            let (answer, answered) = oneshot::channel();
-            registry.questions.push_back(Question { document: self.id(), hash, answer });
             answered
         };
         shared.driver.notify_one();
-        answered.await.map_err(|_| AskError::NotConnected)
+        let answered = tokio::time::timeout(ANSWER_MAX, answered).await.map_err(|_| AskError::Timeout)?;
+        answered.map_err(|_| AskError::NotConnected)
     }
 
     /// Waits until all of the document's changes are durable on the server, at most so long, and lets go of it. Then no handle on it is good any more;
     /// if it fails, all are.
     pub async fn close(&self, timeout: Duration) -> Result<(), UnsavedChanges> {
+        self.handle.inner.shared.want(Wanted::Haste);
         let close = |document: &Self| document.handle.inner.shared.close_document(&document.handle.entry);
-        self.wait_for(timeout, close, &[]).await
+        self.wait_for(timeout, close, None).await
     }
 
-    /// Waits for something that comes when these changes are durable, or all if none are named.
+    /// Waits for something that comes when these changes and all below them are durable; if none are named, all that there are by then.
     async fn wait_for(
         &self,
         timeout: Duration,
         is_done: impl Fn(&Self) -> bool,
-        hashes: &[ChangeHash],
+        tips: Option<&[ChangeHash]>,
     ) -> Result<(), UnsavedChanges> {
         let shared = &self.handle.inner.shared;
         let look = || {
             if is_done(self) {
                 return Some(Ok(()));
             }
-            let is_hopeless = {
+            let (is_hopeless, is_deleted) = {
                 let replica = self.handle.entry.lock();
-                let open = if hashes.is_empty() { replica.pending() } else { replica.open(hashes) };
-                replica.is_hopeless(&open)
+                let is_hopeless = match tips {
+                    Some(tips) => replica.is_hopeless(tips),
+                    None => replica.is_hopeless(&replica.tips()),
+                };
+                (is_hopeless, replica.is_deleted())
             };
             match &shared.lock().ended {
                 Ended::Stopped(stopped) => Some(Err(UnsavedReason::Stopped(stopped.clone()))),
                 Ended::Closed => Some(Err(UnsavedReason::Closed)),
+                Ended::No if is_deleted => Some(Err(UnsavedReason::Deleted)),
                 Ended::No => is_hopeless.then_some(Err(UnsavedReason::Rejected)),
             }
         };
@@ -198,7 +226,10 @@ impl Document {
             Some(Err(reason)) => reason,
             None => UnsavedReason::Timeout,
         };
-        let unsaved = self.handle.entry.lock().unsaved();
+        let replica = self.handle.entry.lock();
+        let mut unsaved = replica.unsaved();
+        // What was discarded meanwhile is not owed any more, and not saved either.
+        unsaved.hashes.extend(replica.discarded_below(tips.unwrap_or_default()));
         Err(UnsavedChanges { reason, documents: vec![unsaved] })
     }
 }
@@ -211,11 +242,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Waits until the heads are others than when this was last called, and returns them; nothing once the document or the client is closed. However much happened meanwhile, it is told as one.
+    /// Waits until the heads are others than when this was last called, and returns them. Nothing once the document or the client is closed, or the document
+    /// [deleted](Document::is_deleted) on the server. However much happened meanwhile, it is told as one.
     pub async fn changed(&mut self) -> Option<Vec<ChangeHash>> {
         let entry = self.document.entry().clone();
         let shared = self.document.handle.inner.shared.clone();
-        let mut ended = std::pin::pin!(until(&shared, || entry.lock().read().is_err().then_some(())));
+        let is_over = |replica: &Replica| replica.is_deleted() || replica.read().is_err();
+        let mut ended = std::pin::pin!(until(&shared, || is_over(&entry.lock()).then_some(())));
         tokio::select! {
             biased;
             changed = self.heads.changed() => changed.ok()?,

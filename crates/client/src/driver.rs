@@ -1,8 +1,10 @@
 //! What moves the machine: a task per client.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -102,13 +104,15 @@ impl Driver {
     fn dial(&self, expired: bool) -> Dialing {
         let (url, token, dial) = (self.url.clone(), self.token.clone(), self.dial.clone());
         Box::pin(async move {
-            match token.url(&url, TokenRequest { expired }).await {
-                Ok(url) => dial.dial(url).await,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot get a token, will try again");
-                    Err(Closed { code: ABNORMAL, reason: error.to_string() })
-                }
-            }
+            // The application's own function may panic. That is an attempt that failed, not the end of all.
+            let asked = AssertUnwindSafe(token.url(&url, TokenRequest { expired })).catch_unwind().await;
+            let failed = match asked {
+                Ok(Ok(url)) => return dial.dial(url).await,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the function that gets it panicked".to_owned(),
+            };
+            tracing::warn!(error = failed, "cannot get a token, will try again");
+            Err(Closed { code: ABNORMAL, reason: failed })
         })
     }
 

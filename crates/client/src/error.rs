@@ -23,9 +23,10 @@ pub struct RejectedChange {
 pub struct UnsavedDocument {
     /// The document.
     pub document: DocumentId,
-    /// All changes that the server has not called durable, in causal order. Includes the rejected ones.
+    /// All changes that the server has not called durable, in causal order. Includes the rejected ones. Empty if the server has only not said yet, on
+    /// this connection, that it still has what it had.
     pub hashes: Vec<ChangeHash>,
-    /// Those of them that the server will never take.
+    /// Those of them that the server has refused, with its words. Those that build on them are as lost.
     pub rejected: Vec<RejectedChange>,
     /// Whether all of them are in the outbox, durably. Without an outbox: never.
     pub in_outbox: bool,
@@ -39,6 +40,8 @@ pub enum UnsavedReason {
     Timeout,
     /// The server refused some of them for good.
     Rejected,
+    /// Somebody deleted a document on the server: nothing more of it will ever be taken.
+    Deleted,
     /// The connection has ended for good.
     Stopped(Stopped),
     /// The client was closed or disconnected meanwhile.
@@ -66,6 +69,9 @@ impl fmt::Display for UnsavedChanges {
                 write!(f, "): it did not confirm them in time; wait longer, or keep the outbox")
             }
             UnsavedReason::Rejected => write!(f, "): it refused some of them for good; show what they are"),
+            UnsavedReason::Deleted => {
+                write!(f, "): it was deleted there; keep what is here elsewhere, or discard it")
+            }
             UnsavedReason::Stopped(stopped) => write!(f, "): {stopped}"),
             UnsavedReason::Closed => write!(f, "): the client was closed"),
         }
@@ -139,6 +145,9 @@ pub enum OpenError {
     /// The server has no such document.
     #[error("the server has no document {0}")]
     Unavailable(DocumentId),
+    /// Somebody deleted the document on the server, for good.
+    #[error("document {0} was deleted")]
+    Deleted(DocumentId),
     /// The server has not sent the document in time.
     #[error("the server has not sent document {0} in time; is it reachable?")]
     Timeout(DocumentId),
@@ -175,6 +184,12 @@ pub enum ChangeError<E = AutomergeError> {
         /// How many may be.
         max: usize,
     },
+    /// The change is beyond a limit that every server has, which this names.
+    #[error("no server takes so large a change ({0}); make several smaller ones")]
+    TooLarge(String),
+    /// Somebody deleted the document on the server, for good.
+    #[error("the document was deleted on the server")]
+    Deleted,
     /// `automerge` failed on the document before.
     #[error("the document cannot be used: {0}")]
     Broken(String),
@@ -223,6 +238,9 @@ pub enum AskError {
     /// The server does not know Highwater's extensions.
     #[error("the server cannot be asked about single changes")]
     NotSupported,
+    /// The server did not answer.
+    #[error("the server did not answer in time")]
+    Timeout,
     /// Too many questions wait for an answer.
     #[error("too many questions wait for an answer")]
     TooMany,

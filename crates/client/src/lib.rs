@@ -37,7 +37,11 @@
 //! ```
 //!
 //! **What "saved" means.** A change is saved when the server has named its hash, or one that builds on it, among what is durable. Whether a socket is open, or
-//! something was handed to it, counts for nothing. [`SaveState`] has the words.
+//! something was handed to it, counts for nothing. On each connection the server says anew what it has, since it may be another one, or one that was restored
+//! from a backup: until then nothing is called saved. [`SaveState`] has the words.
+//!
+//! **What is refused.** A server may refuse a change for good, or somebody may delete the document there. Nobody waits for that: what waits ends at once, with the
+//! changes by hash and the server's reasons. They are kept, also in the outbox, until [`Document::discard_rejected`] takes them back.
 //!
 //! **What survives what.** With an outbox, a change is written to a file on this device at once, beside being sent, and stays there until the server has
 //! called it durable; [`SaveState::SavedOnDevice`] says that it has got there. What is in the file is sent when a client next uses it, without the

@@ -12,7 +12,7 @@ use highwater_core::{ChangeHash, DocumentId};
 
 use crate::engine::{Ended, Owed, Shared, Writing};
 use crate::error::OutboxError;
-use crate::limits::OUTBOX_RETRY_AFTER;
+use crate::limits::{OUTBOX_LOAD_MAX, OUTBOX_RETRY_AFTER};
 
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteOutbox;
@@ -49,7 +49,10 @@ pub trait OutboxStore: Send + Sync + 'static {
 
 /// Takes up what earlier sessions left: those documents are open from now on, and sent when there is a connection.
 pub(crate) async fn recall(shared: &Shared, store: &dyn OutboxStore) -> Result<(), OutboxError> {
-    let mut changes = store.load().await?.into_iter().peekable();
+    let loaded = tokio::time::timeout(OUTBOX_LOAD_MAX, store.load()).await;
+    let silent =
+        |_| OutboxError::new("does not say what it holds", format!("no answer for {OUTBOX_LOAD_MAX:?}"));
+    let mut changes = loaded.map_err(silent)??.into_iter().peekable();
     let mut documents: Vec<(DocumentId, Vec<Owed>)> = Vec::new();
     let mut places = std::collections::HashMap::new();
     for change in &mut changes {

@@ -2,7 +2,11 @@
 
 mod close;
 mod connection;
+mod deleted;
 mod outbox;
+mod rejected;
+mod repeated;
+mod saved;
 mod schedule;
 mod server;
 mod status;
@@ -78,6 +82,10 @@ fn set_refused(document: &Document, key: &str) -> ChangeHash {
 #[derive(Clone, Default)]
 struct MemoryOutbox {
     kept: Arc<Mutex<Kept>>,
+    /// What was ever taken out of it.
+    removed: Arc<Mutex<Vec<(DocumentId, ChangeHash)>>>,
+    /// The changes of each batch that was put into it.
+    batches: Arc<Mutex<Vec<Vec<ChangeHash>>>>,
     how: Arc<Mutex<How>>,
 }
 
@@ -89,6 +97,7 @@ type Kept = BTreeMap<(DocumentId, ChangeHash), (u64, OutboxChange)>;
 struct How {
     write_ms: u64,
     fails: bool,
+    is_silent: bool,
     hangs: bool,
 }
 
@@ -110,12 +119,15 @@ impl OutboxStore for MemoryOutbox {
     fn load(&self) -> BoxFuture<'static, Result<Vec<OutboxChange>, OutboxError>> {
         let mut kept: Vec<_> = self.kept.lock().unwrap().values().cloned().collect();
         kept.sort_by_key(|(seq, _)| *seq);
+        if self.how.lock().unwrap().is_silent {
+            return Box::pin(std::future::pending());
+        }
         Box::pin(async move { Ok(kept.into_iter().map(|(_, change)| change).collect()) })
     }
 
     fn write(&self, batch: OutboxBatch) -> BoxFuture<'static, Result<(), OutboxError>> {
         let this = self.clone();
-        let How { write_ms, fails, hangs } = *self.how.lock().unwrap();
+        let How { write_ms, fails, hangs, .. } = *self.how.lock().unwrap();
         Box::pin(async move {
             if hangs {
                 std::future::pending::<()>().await;
@@ -124,12 +136,14 @@ impl OutboxStore for MemoryOutbox {
             if fails {
                 return Err(OutboxError::new("in memory", "the test says so"));
             }
+            this.batches.lock().unwrap().push(batch.put.iter().map(|change| change.hash).collect());
             let mut kept = this.kept.lock().unwrap();
             for change in batch.put {
                 let seq = kept.values().map(|(seq, _)| seq + 1).max().unwrap_or(0);
                 kept.entry((change.document, change.hash)).or_insert((seq, change));
             }
             for key in batch.remove {
+                this.removed.lock().unwrap().push(key);
                 kept.remove(&key);
             }
             Ok(())

@@ -97,3 +97,45 @@ async fn what_was_called_safe_is_on_the_server_after_the_next_start() {
         next.close(PATIENCE).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_programs_do_not_share_an_outbox_and_the_second_finds_what_the_first_left_once_it_is_gone() {
+    let server = TestServer::start(Arc::new(MemoryStore::new())).await;
+    let line = Line::to(server.address).await;
+    line.cut();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    let mut first = start(&line.url(), &path);
+    let mut output = BufReader::new(first.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("safe ") {
+        assert!(output.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    let error = builder(server.url()).outbox(&path).connect().await.unwrap_err().to_string();
+    assert!(error.contains("another program has it open"), "{error}");
+    let killed = tokio::task::spawn_blocking(move || {
+        // It goes on as if nothing had happened.
+        while said.matches("safe ").count() < 5 {
+            assert!(output.read_line(&mut said).unwrap() > 0, "{said}");
+        }
+        first.kill().unwrap();
+        while output.read_line(&mut said).unwrap() > 0 {}
+        first.wait().unwrap();
+        said
+    });
+    let said = tokio::time::timeout(PATIENCE, killed).await.unwrap().unwrap();
+    let id = said.split_once("document ").unwrap().1.lines().next().unwrap().parse().unwrap();
+    let safe = said.lines().filter_map(|line| line.strip_prefix("safe ")?.parse().ok());
+    let safe: Vec<ChangeHash> = safe.collect();
+
+    let second = builder(server.url()).outbox(&path).connect().await.unwrap();
+    second.flush(PATIENCE).await.unwrap();
+    let document = second.open(id).await.unwrap();
+    assert!(safe.len() >= 5);
+    for hash in safe {
+        assert_eq!(document.is_saved(hash).await, Ok(true));
+    }
+    second.close(PATIENCE).await.unwrap();
+    let third = builder(line.url()).outbox(&path).connect().await.unwrap();
+    assert_eq!(third.save_status().unsaved_changes, 0, "nothing is sent or told twice");
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{AutomergeError, ROOT, ReadDoc};
 use common::*;
-use highwater_client::{ChangeError, OpenError, SaveState, UnsavedReason};
+use highwater_client::{ChangeError, ChangeHash, Document, OpenError, SaveState, UnsavedReason};
 use highwater_storage::{FaultyStore, MemoryStore, Pace};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -156,6 +156,27 @@ async fn a_change_that_the_server_refuses_is_called_rejected_with_its_reason() {
 }
 
 #[tokio::test]
+async fn what_the_server_overlooks_is_sent_again_on_the_same_connection() {
+    let server = memory_server().await;
+    let way = Forgetful::to(server.address).await;
+    // Nothing but that can bring it about: no silence is long enough for another connection.
+    let one = builder(way.url()).heartbeat(Duration::from_secs(60), PATIENCE).connect().await.unwrap();
+    let document = one.create().unwrap();
+    set(&document, "n", 0);
+    document.wait_durable(PATIENCE).await.unwrap();
+    way.lose(true);
+    let hashes = [set(&document, "n", 1), set(&document, "n", 2)];
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(document.save_status().state, SaveState::Saving);
+    way.lose(false);
+    one.close(PATIENCE).await.unwrap();
+    let found = client(server.url()).await.open(document.id()).await.unwrap();
+    for hash in hashes {
+        assert_eq!(found.is_saved(hash).await, Ok(true));
+    }
+}
+
+#[tokio::test]
 async fn ten_editors_are_all_saved_and_counts_return_to_zero() {
     let server = memory_server().await;
     let line = Line::to(server.address).await;
@@ -207,38 +228,88 @@ async fn a_long_document_goes_up_and_comes_down() {
     two.close(PATIENCE).await.unwrap();
 }
 
+/// Threads that change the document until it is closed; each says what it made.
+fn type_in_threads(document: &Document) -> Vec<std::thread::JoinHandle<Vec<ChangeHash>>> {
+    let type_on = |who: usize, document: Document| {
+        let mut made = Vec::new();
+        for n in 0..300 {
+            match document.change(|tx| tx.put(ROOT, format!("{who}"), n)) {
+                Ok(hash) => made.extend(hash),
+                Err(ChangeError::Closed) => break,
+                Err(error) => panic!("{error}"),
+            }
+            // Now and then everything is saved for a moment, and a close succeeds.
+            std::thread::sleep(Duration::from_micros(n as u64 * 20));
+        }
+        made
+    };
+    let spawn = |who| {
+        let document = document.clone();
+        std::thread::spawn(move || type_on(who, document))
+    };
+    (0..3).map(spawn).collect()
+}
+
+fn made_by(threads: Vec<std::thread::JoinHandle<Vec<ChangeHash>>>) -> Vec<ChangeHash> {
+    let join = || threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    tokio::task::block_in_place(join)
+}
+
+async fn check_saved(server: &TestServer, document: &Document, made: Vec<ChangeHash>) {
+    if made.is_empty() {
+        return;
+    }
+    let found = client(server.url()).await.open(document.id()).await.unwrap();
+    for hash in made {
+        assert_eq!(found.is_saved(hash).await, Ok(true));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_threads_change_while_the_client_is_closed_is_saved_or_refused() {
     let server = memory_server().await;
-    for _ in 0..5 {
+    for _ in 0..10 {
         let one = client(server.url()).await;
         let document = one.create().unwrap();
-        let threads: Vec<_> = (0..3)
-            .map(|who| {
-                let document = document.clone();
-                std::thread::spawn(move || {
-                    let mut made = Vec::new();
-                    for n in 0..300 {
-                        match document.change(|tx| tx.put(ROOT, format!("{who}"), n)) {
-                            Ok(hash) => made.extend(hash),
-                            Err(ChangeError::Closed) => break,
-                            Err(error) => panic!("{error}"),
-                        }
-                        // Now and then everything is saved for a moment, and the close succeeds.
-                        std::thread::sleep(Duration::from_micros(n as u64 * 20));
-                    }
-                    made
-                })
-            })
-            .collect();
-        one.close(PATIENCE).await.unwrap();
-        let join = || threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>();
-        let made = tokio::task::block_in_place(join);
-        let found = client(server.url()).await.open(document.id()).await;
-        for hash in made {
-            let found = found.as_ref().unwrap();
-            assert_eq!(found.is_saved(hash).await, Ok(true));
+        let other = one.create().unwrap();
+        let threads = type_in_threads(&document).into_iter().chain(type_in_threads(&other)).collect();
+        // Two that close at once.
+        let closing =
+            [one.clone(), one.clone()].map(|one| tokio::spawn(async move { one.close(PATIENCE).await }));
+        for closed in closing {
+            closed.await.unwrap().unwrap();
         }
+        let made = made_by(threads);
+        assert_eq!(one.save_status().state, SaveState::Saved);
+        let (found, asking) = (client(server.url()).await, made.len());
+        let mut saved = 0;
+        for document in [&document, &other] {
+            let Ok(found) = found.open(document.id()).await else { continue };
+            for hash in &made {
+                saved += usize::from(found.is_saved(*hash).await.unwrap());
+            }
+        }
+        assert_eq!(saved, asking);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_threads_change_while_the_client_is_disconnected_is_in_the_outbox_or_refused() {
+    let server = memory_server().await;
+    let line = Line::to(server.address).await;
+    line.cut();
+    for _ in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outbox.db");
+        let one = builder(line.url()).outbox(&path).connect().await.unwrap();
+        let document = one.create().unwrap();
+        let threads = type_in_threads(&document);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        one.disconnect().await;
+        let made = made_by(threads);
+        let next = builder(server.url()).outbox(&path).connect().await.unwrap();
+        next.close(PATIENCE).await.unwrap();
+        check_saved(&server, &document, made).await;
     }
 }
 
@@ -270,19 +341,45 @@ async fn what_a_backend_patches_over_http_is_heard() {
 }
 
 #[tokio::test]
-async fn a_change_of_a_document_that_was_deleted_is_rejected_and_it_is_not_opened_again() {
+async fn what_was_changed_offline_of_a_document_that_was_deleted_is_refused_at_once() {
     let server = memory_server().await;
-    let one = client(server.url()).await;
+    let line = Line::to(server.address).await;
+    let one = client(line.url()).await;
     let document = one.create().unwrap();
     set(&document, "n", 0);
     document.wait_durable(PATIENCE).await.unwrap();
-    let status = http(&server, &format!("DELETE /v1/docs/{}", document.id()), "text/plain", "").await;
-    assert!((200..300).contains(&status), "{status}");
-    let hash = set(&document, "n", 1);
-    let error = document.wait_durable(PATIENCE).await.unwrap_err();
-    assert_eq!(error.reason, UnsavedReason::Rejected);
-    let [rejected] = &error.documents[0].rejected[..] else { panic!("{error:?}") };
-    assert_eq!((rejected.hash, rejected.reason.as_str()), (hash, "the document was deleted"));
+    line.cut();
+    let hashes = [set(&document, "n", 1), set(&document, "n", 2)];
+    delete(&server, &document).await;
+    line.mend(server.address);
+    let closed = tokio::time::timeout(PATIENCE, one.close(Duration::from_secs(3600))).await.unwrap();
+    let error = closed.unwrap_err();
+    assert_eq!((error.reason, &error.documents[0].hashes[..]), (UnsavedReason::Deleted, &hashes[..]));
+    let rejected = &error.documents[0].rejected;
+    assert!(rejected.iter().map(|rejected| rejected.hash).eq(hashes), "{rejected:?}");
+    assert!(rejected.iter().all(|rejected| rejected.reason == "the document was deleted"), "{rejected:?}");
+    assert!(document.is_deleted());
+    assert_eq!(document.change(|tx| tx.put(ROOT, "n", 3)), Err(ChangeError::Deleted));
+}
+
+#[tokio::test]
+async fn a_document_that_is_deleted_is_told_to_those_who_have_it_and_is_not_opened_again() {
+    let server = memory_server().await;
+    let one = client(server.url()).await;
+    let document = one.create().unwrap();
+    let hash = set(&document, "n", 0);
+    document.wait_durable(PATIENCE).await.unwrap();
+    let mut watch = document.watch();
+    delete(&server, &document).await;
+    assert_eq!(tokio::time::timeout(PATIENCE, watch.changed()).await.unwrap(), None);
+    assert!(document.is_deleted());
+    assert_eq!(document.is_saved(hash).await, Ok(false));
     let opened = client(server.url()).await.open(document.id()).await;
-    assert_eq!(opened.unwrap_err(), OpenError::Unavailable(document.id()));
+    assert_eq!(opened.unwrap_err(), OpenError::Deleted(document.id()));
+    one.close(PATIENCE).await.unwrap();
+}
+
+async fn delete(server: &TestServer, document: &Document) {
+    let status = http(server, &format!("DELETE /v1/docs/{}", document.id()), "text/plain", "").await;
+    assert!((200..300).contains(&status), "{status}");
 }

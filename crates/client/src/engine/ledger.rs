@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use automerge::Change;
 use bytes::Bytes;
 use highwater_core::ChangeHash;
 
@@ -19,11 +20,23 @@ pub(crate) struct Owed {
     pub(crate) stored: bool,
 }
 
+impl Owed {
+    /// A change that is not in the outbox.
+    pub(crate) fn new(change: &Change, since: u64) -> Self {
+        let bytes = Bytes::copy_from_slice(change.raw_bytes());
+        Self { hash: change.hash(), deps: change.deps().to_vec(), bytes, since, stored: false }
+    }
+}
+
 /// The changes of one document that are not durable, in causal order.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pending: BTreeMap<u64, Owed>,
     places: HashMap<ChangeHash, u64>,
+    /// Those on which no others build, and perhaps some more: what stands for all of them.
+    tops: HashSet<ChangeHash>,
+    /// When they were made, and how many then.
+    times: BTreeMap<u64, usize>,
     next: u64,
     bytes: usize,
     unstored: usize,
@@ -49,13 +62,23 @@ impl Ledger {
         self.unstored == 0
     }
 
-    /// When the first pending change was made.
+    /// When the oldest pending change was made. It need not be the first: what a server lost was found later than what builds on it was made.
     pub(crate) fn since(&self) -> Option<u64> {
-        self.pending.first_key_value().map(|(_, owed)| owed.since)
+        self.times.first_key_value().map(|(since, _)| *since)
     }
 
     pub(crate) fn contains(&self, hash: &ChangeHash) -> bool {
         self.places.contains_key(hash)
+    }
+
+    /// Those of the pending changes that stand for all: each of the others is below one of these.
+    pub(crate) fn tops(&self) -> impl Iterator<Item = &ChangeHash> {
+        self.tops.iter()
+    }
+
+    /// What a pending change builds on.
+    pub(crate) fn deps(&self, hash: &ChangeHash) -> Option<&[ChangeHash]> {
+        Some(&self.pending.get(self.places.get(hash)?)?.deps)
     }
 
     /// The pending changes, in causal order.
@@ -70,6 +93,11 @@ impl Ledger {
         }
         self.bytes += owed.bytes.len();
         self.unstored += usize::from(!owed.stored);
+        *self.times.entry(owed.since).or_default() += 1;
+        for dep in &owed.deps {
+            self.tops.remove(dep);
+        }
+        self.tops.insert(owed.hash);
         self.places.insert(owed.hash, self.next);
         self.pending.insert(self.next, owed);
         self.next += 1;
@@ -81,7 +109,16 @@ impl Ledger {
         let owed = self.pending.remove(&self.places.remove(hash)?)?;
         self.bytes -= owed.bytes.len();
         self.unstored -= usize::from(!owed.stored);
+        if let Some(count) = self.times.get_mut(&owed.since) {
+            *count -= 1;
+            if *count == 0 {
+                self.times.remove(&owed.since);
+            }
+        }
         self.rejected.remove(hash);
+        self.tops.remove(hash);
+        // Nothing else may stand for these.
+        self.tops.extend(owed.deps.iter().filter(|dep| self.places.contains_key(dep)));
         Some(owed)
     }
 
@@ -96,6 +133,24 @@ impl Ledger {
             self.pending.insert(self.next, owed);
             self.next += 1;
         }
+    }
+
+    /// Puts the changes into causal order. An outbox has them as they were put: what a server lost stands behind what builds on it.
+    pub(crate) fn sort(&mut self) {
+        let (mut order, mut seen) = (Vec::new(), HashSet::new());
+        for owed in self.iter() {
+            let mut stack = vec![(owed, false)];
+            while let Some((owed, has_deps)) = stack.pop() {
+                if has_deps {
+                    order.push(owed.hash);
+                } else if seen.insert(owed.hash) {
+                    stack.push((owed, true));
+                    let deps = owed.deps.iter().filter_map(|dep| self.pending.get(self.places.get(dep)?));
+                    stack.extend(deps.map(|dep| (dep, false)));
+                }
+            }
+        }
+        self.reorder(&order);
     }
 
     /// A change is in the outbox now.
@@ -119,11 +174,18 @@ impl Ledger {
         self.rejected.clear();
     }
 
-    /// The pending changes that the server refused.
+    /// The pending changes that the server refused, in causal order.
     pub(crate) fn rejected(&self) -> Vec<RejectedChange> {
-        let one =
-            |(hash, reason): (&ChangeHash, &String)| RejectedChange { hash: *hash, reason: reason.clone() };
-        self.rejected.iter().map(one).collect()
+        let refused = |owed: &Owed| {
+            let reason = self.rejected.get(&owed.hash)?.clone();
+            Some(RejectedChange { hash: owed.hash, reason })
+        };
+        self.iter().filter_map(refused).collect()
+    }
+
+    /// Whether the server itself has refused this change, by name.
+    pub(crate) fn is_rejected(&self, hash: &ChangeHash) -> bool {
+        self.rejected.contains_key(hash)
     }
 
     pub(crate) fn has_rejected(&self) -> bool {
@@ -132,18 +194,22 @@ impl Ledger {
 
     /// The pending changes that can still become durable: neither refused nor built on what was. In causal order.
     pub(crate) fn hopeful(&self) -> Vec<ChangeHash> {
+        let lost = self.hopeless();
+        self.iter().map(|owed| owed.hash).filter(|hash| !lost.contains(hash)).collect()
+    }
+
+    /// The pending changes that never will be durable: those that were refused, and those that build on them.
+    pub(crate) fn hopeless(&self) -> HashSet<ChangeHash> {
         let mut lost = HashSet::new();
-        let mut hopeful = Vec::new();
+        if !self.has_rejected() {
+            return lost;
+        }
         for owed in self.iter() {
-            let is_lost = self.rejected.contains_key(&owed.hash)
-                || (self.has_rejected() && owed.deps.iter().any(|dep| lost.contains(dep)));
-            if is_lost {
+            if self.rejected.contains_key(&owed.hash) || owed.deps.iter().any(|dep| lost.contains(dep)) {
                 lost.insert(owed.hash);
-            } else {
-                hopeful.push(owed.hash);
             }
         }
-        hopeful
+        lost
     }
 }
 
@@ -182,12 +248,41 @@ mod tests {
     }
 
     #[test]
+    fn what_an_outbox_had_in_another_order_comes_after_what_it_builds_on() {
+        let mut ledger = Ledger::default();
+        for change in [owed(4, &[3, 2]), owed(5, &[4]), owed(3, &[1]), owed(2, &[1, 9]), owed(1, &[])] {
+            assert!(ledger.add(change));
+        }
+        ledger.sort();
+        assert_eq!(ledger.iter().map(|owed| owed.hash).collect::<Vec<_>>(), [1, 2, 3, 4, 5].map(hash));
+        ledger.reject(hash(3), "no".to_owned());
+        assert_eq!(ledger.hopeful(), [1, 2].map(hash));
+        assert_eq!(ledger.since(), Some(1));
+    }
+
+    #[test]
+    fn the_tops_stand_for_all_whatever_is_taken_away() {
+        let mut ledger = Ledger::default();
+        for change in [owed(1, &[]), owed(2, &[1]), owed(3, &[2]), owed(4, &[2])] {
+            ledger.add(change);
+        }
+        let tops = |ledger: &Ledger| ledger.tops().copied().collect::<HashSet<_>>();
+        assert_eq!(tops(&ledger), [3, 4].map(hash).into());
+        ledger.remove(&hash(3));
+        ledger.remove(&hash(4));
+        assert_eq!(tops(&ledger), [hash(2)].into());
+        ledger.remove(&hash(1));
+        ledger.remove(&hash(2));
+        assert!(tops(&ledger).is_empty());
+    }
+
+    #[test]
     fn counts_return_to_zero_and_the_order_can_be_changed() {
         let mut ledger = Ledger::default();
         for change in [owed(3, &[]), owed(1, &[]), owed(2, &[])] {
             ledger.add(change);
         }
-        assert_eq!((ledger.bytes(), ledger.is_stored(), ledger.since()), (6, false, Some(3)));
+        assert_eq!((ledger.bytes(), ledger.is_stored(), ledger.since()), (6, false, Some(1)));
         ledger.reorder(&[hash(1), hash(8), hash(2)]);
         assert_eq!(ledger.iter().map(|owed| owed.hash).collect::<Vec<_>>(), [1, 2, 3].map(hash));
         for n in [1, 2, 3] {

@@ -7,7 +7,7 @@ use super::backoff::Backoff;
 use super::close::{ABNORMAL, AfterClose, after_close};
 use super::{Millis, Random};
 use crate::error::Stopped;
-use crate::limits::{SUCCESS_AFTER, TEXT_BYTES_MAX};
+use crate::limits::{HANGING_AFTER, HASTE_AFTER, SUCCESS_AFTER, TEXT_BYTES_MAX};
 
 /// How a connection is made and watched.
 #[derive(Debug, Clone)]
@@ -72,7 +72,9 @@ pub(crate) struct Link {
     backoff: Backoff,
     state: State,
     timer: Option<(Millis, Due)>,
+    attempted_at: Millis,
     ready_at: Option<Millis>,
+    is_probing: bool,
     token_expired: bool,
     server_said: String,
     stopped: Option<Stopped>,
@@ -88,7 +90,9 @@ impl Link {
             backoff,
             state: State::Idle,
             timer: None,
+            attempted_at: 0,
             ready_at: None,
+            is_probing: false,
             token_expired: false,
             server_said: String::new(),
             stopped: None,
@@ -121,16 +125,31 @@ impl Link {
         self.timer.map(|(at, _)| at)
     }
 
-    /// Connects at once, also after a stop; asks for a sign of life if there is a connection.
+    /// Somebody waits: makes no long pause before it connects, and asks for a sign of life if there is a connection.
+    pub(crate) fn hurry(&mut self, now: Millis) {
+        match self.state {
+            State::Waiting => {
+                let soon = self.attempted_at + millis(HASTE_AFTER);
+                self.timer = self.timer.map(|(at, due)| (at.min(soon), due));
+                self.timeout(now);
+            }
+            // Asked again and again, a dead server would be waited for again and again.
+            State::Open if !self.is_probing => self.probe(now),
+            State::Idle | State::Stopped | State::Connecting | State::Open => {}
+        }
+    }
+
+    /// The network may be back, or another one: as [`hurry`](Self::hurry), also after a stop, and an attempt from before is not waited for.
     pub(crate) fn wake(&mut self, now: Millis) {
+        let is_hanging = now.saturating_sub(self.attempted_at) > millis(HANGING_AFTER);
         match self.state {
             State::Idle | State::Stopped => {
                 self.backoff.reset();
                 self.connect(now);
             }
+            State::Connecting if is_hanging => self.connect(now),
             State::Waiting => self.connect(now),
-            State::Open => self.probe(now),
-            State::Connecting => {}
+            State::Connecting | State::Open => self.hurry(now),
         }
     }
 
@@ -208,6 +227,7 @@ impl Link {
         self.note_success(now);
         self.server_said.clear();
         self.stopped = None;
+        self.attempted_at = now;
         self.state = State::Connecting;
         self.timer = Some((now + millis(self.options.connect_timeout), Due::GiveUp));
         self.orders.clear();
@@ -215,11 +235,13 @@ impl Link {
     }
 
     fn probe(&mut self, now: Millis) {
+        self.is_probing = true;
         self.orders.push_back(Order::Ping);
         self.timer = Some((now + millis(self.options.heartbeat_timeout), Due::GiveUp));
     }
 
     fn expect_silence(&mut self, now: Millis) {
+        self.is_probing = false;
         self.timer = Some((now + millis(self.options.heartbeat_interval), Due::Probe));
     }
 
@@ -301,6 +323,47 @@ mod tests {
         link.timeout(47_000);
         assert_eq!(link.poll_order(), Some(Order::Drop));
         assert!(!link.is_open());
+    }
+
+    #[test]
+    fn one_that_is_dead_is_given_up_in_time_also_if_it_is_asked_for_signs_of_life_again_and_again() {
+        let mut link = opened(0);
+        for at in (0..10_000).step_by(1000) {
+            link.hurry(at);
+            link.wake(at);
+            link.timeout(at);
+        }
+        link.timeout(10_000);
+        assert!(!link.is_open());
+    }
+
+    #[test]
+    fn an_attempt_from_before_the_network_was_back_is_made_anew_but_not_because_somebody_waits() {
+        let mut link = link(false);
+        link.wake(0);
+        assert!(link.poll_order().is_some());
+        link.wake(1000);
+        link.hurry(10_000);
+        assert_eq!(link.poll_order(), None);
+        link.wake(10_000);
+        assert_eq!(link.poll_order(), Some(Order::Connect { token_expired: false }));
+        assert_eq!(link.poll_timeout(), Some(30_000));
+    }
+
+    #[test]
+    fn whoever_waits_shortens_the_pause_but_many_who_wait_are_not_as_many_attempts() {
+        let mut link = link(false);
+        link.wake(0);
+        let mut attempts = 0;
+        for now in 0..10_000 {
+            link.hurry(now);
+            link.timeout(now);
+            if matches!(std::iter::from_fn(|| link.poll_order()).last(), Some(Order::Connect { .. })) {
+                attempts += 1;
+                link.closed(now, ABNORMAL, "");
+            }
+        }
+        assert!((20..40).contains(&attempts), "{attempts}");
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! The client as a state machine: what comes in, what goes out, and when to look again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_core::limits::CONNECTION_DOCUMENTS_MAX;
 use highwater_core::wire::{Body, EXTENSION_VERSION, Message, PROTOCOL_VERSION, PeerMetadata};
-use highwater_core::{DocumentId, PeerId, StorageId};
+use highwater_core::{ChangeHash, DocumentId, PeerId, StorageId};
 
 use super::link::{Link, LinkOptions, Order};
-use super::registry::{Ended, Entry, Shared};
-use super::replica::Effects;
+use super::patience::Patience;
+use super::registry::{Ended, Entry, Shared, Wanted};
+use super::replica::{Effects, Repeat};
 use super::{Millis, Random};
 use crate::limits::ASK_AFTER;
+
+/// A hash that no change has. Asked about it, the server says whether the document was deleted.
+const NO_CHANGE: ChangeHash = ChangeHash([0; 32]);
 
 /// A sync message for one document. Taking it in may take long, so it is for the driver to decide where.
 #[derive(Debug)]
@@ -55,6 +59,13 @@ pub(crate) struct Machine {
     storage: Option<Option<StorageId>>,
     /// When to ask about documents that the server's heads say nothing of.
     asks: BTreeMap<DocumentId, Millis>,
+    patience: Patience,
+    /// A frame that belongs behind the last one.
+    next: Option<Bytes>,
+    /// Documents that the server does not have; to be asked whether they were deleted.
+    unavailable: BTreeSet<DocumentId>,
+    /// Those of them that it was asked about, with the query.
+    asked_unavailable: BTreeMap<DocumentId, u64>,
     /// Documents that the server has open for this connection; it never lets go of one.
     opened: BTreeSet<DocumentId>,
     queries: u64,
@@ -70,6 +81,10 @@ impl Machine {
             server: None,
             storage: None,
             asks: BTreeMap::new(),
+            patience: Patience::default(),
+            next: None,
+            unavailable: BTreeSet::new(),
+            asked_unavailable: BTreeMap::new(),
             opened: BTreeSet::new(),
             queries: 0,
         }
@@ -77,11 +92,17 @@ impl Machine {
 
     /// Looks what the application wants. To be called whenever it may want something.
     pub(crate) fn handle_wishes(&mut self, now: Millis) {
-        let wants_connection = std::mem::take(&mut self.shared.lock().wants_connection);
-        if wants_connection && !self.is_over() {
-            self.link.wake(now);
-            self.follow_link();
+        let wanted = std::mem::take(&mut self.shared.lock().wanted);
+        if self.is_over() {
+            return;
         }
+        match wanted {
+            Wanted::Nothing => return,
+            Wanted::Haste => self.link.hurry(now),
+            Wanted::Connection => self.link.wake(now),
+        }
+        self.patience.hurry();
+        self.follow_link();
     }
 
     /// The application has closed the client.
@@ -136,16 +157,17 @@ impl Machine {
                 let entry = self.shared.entry(document).filter(|_| self.link.is_open())?;
                 return Some(Incoming { entry, data });
             }
-            Body::DocUnavailable { document } => self.with(document, |replica| {
-                replica.unavailable();
-                Effects::default()
-            }),
+            Body::DocUnavailable { document } => self.doc_unavailable(document),
             Body::Rejected { document, changes } => self.with(document, |replica| {
                 replica.reject(changes);
                 Effects::default()
             }),
             Body::Durable { document, query, durable, .. } => {
                 self.with(document, |replica| replica.mark_durable(&durable));
+                if self.asked_unavailable.get(&document) == Some(&query) {
+                    self.asked_unavailable.remove(&document);
+                    self.set_unavailable(document);
+                }
                 let question = self.shared.lock().asked.remove(&query);
                 if let Some(question) = question {
                     // Whoever asked may be gone.
@@ -166,8 +188,7 @@ impl Machine {
 
     /// A sync message was taken in.
     pub(crate) fn handle_taken_in(&mut self, now: Millis, document: DocumentId) {
-        let can_ask = self.server.as_ref().is_some_and(|server| server.has_extension);
-        let Some(entry) = self.shared.entry(document).filter(|_| can_ask) else { return };
+        let Some(entry) = self.shared.entry(document).filter(|_| self.can_ask()) else { return };
         if !entry.lock().undecided().is_empty() {
             self.asks.entry(document).or_insert(now + ASK_AFTER.as_millis() as Millis);
         }
@@ -183,7 +204,7 @@ impl Machine {
     pub(crate) fn poll_timeout(&self, now: Millis) -> Option<Millis> {
         // Those that are due wait for the socket.
         let asks = self.asks.values().copied().filter(|at| *at > now);
-        self.link.poll_timeout().into_iter().chain(asks).min()
+        self.link.poll_timeout().into_iter().chain(asks).chain(self.patience.next(now)).min()
     }
 
     /// What to do with the socket.
@@ -196,8 +217,9 @@ impl Machine {
         if self.join.is_some() {
             return true;
         }
-        let is_due = || self.asks.values().any(|at| *at <= now);
-        self.link.is_open() && (is_due() || self.has_more())
+        let is_due = || self.asks.values().any(|at| *at <= now) || self.patience.due(now).is_some();
+        let is_waiting = self.next.is_some() || !self.unavailable.is_empty();
+        self.link.is_open() && (is_waiting || is_due() || self.has_more())
     }
 
     /// The next frame to send. To be called when the socket takes one: what happens until then goes into the same frame.
@@ -208,7 +230,13 @@ impl Machine {
         if !self.link.is_open() {
             return None;
         }
-        self.poll_question().or_else(|| self.poll_ask(now)).or_else(|| self.poll_sync(now))
+        self.next
+            .take()
+            .or_else(|| self.poll_question(now))
+            .or_else(|| self.poll_unavailable())
+            .or_else(|| self.poll_ask(now))
+            .or_else(|| self.poll_sync(now))
+            .or_else(|| self.poll_repeat(now))
     }
 
     fn has_more(&self) -> bool {
@@ -216,15 +244,40 @@ impl Machine {
         registry.has_dirty() || !registry.questions.is_empty()
     }
 
-    fn poll_question(&mut self) -> Option<Bytes> {
-        let mut registry = self.shared.lock();
-        let question = registry.questions.pop_front()?;
-        self.queries += 1;
+    /// The server keeps open what was opened, also what is closed here. When it would be too much a new connection begins, with what is open now.
+    fn make_room(&mut self, now: Millis, document: DocumentId) -> bool {
+        let has_room = self.opened.contains(&document) || self.opened.len() < CONNECTION_DOCUMENTS_MAX;
+        if !has_room {
+            self.link.renew(now);
+            self.follow_link();
+        }
+        has_room
+    }
+
+    fn poll_question(&mut self, now: Millis) -> Option<Bytes> {
+        let question = self.shared.lock().questions.pop_front()?;
         let (document, hash) = (question.document, question.hash);
-        registry.asked.insert(self.queries, question);
-        drop(registry);
+        if !self.make_room(now, document) {
+            // Whoever asked is told that the connection has ended.
+            return None;
+        }
+        let asking = self.have(document, vec![hash]);
+        self.shared.lock().asked.insert(self.queries, question);
         self.opened.insert(document);
-        self.frame(Body::Have { document, query: self.queries, hashes: vec![hash] })
+        self.frame(asking)
+    }
+
+    fn poll_unavailable(&mut self) -> Option<Bytes> {
+        let document = self.unavailable.pop_first()?;
+        let asking = self.have(document, vec![NO_CHANGE]);
+        self.asked_unavailable.insert(document, self.queries);
+        self.frame(asking)
+    }
+
+    /// The next question whether changes are durable.
+    fn have(&mut self, document: DocumentId, hashes: Vec<ChangeHash>) -> Body {
+        self.queries += 1;
+        Body::Have { document, query: self.queries, hashes }
     }
 
     fn poll_ask(&mut self, now: Millis) -> Option<Bytes> {
@@ -234,8 +287,8 @@ impl Machine {
             let hashes =
                 self.shared.entry(document).map(|entry| entry.lock().undecided()).unwrap_or_default();
             if !hashes.is_empty() {
-                self.queries += 1;
-                return self.frame(Body::Have { document, query: self.queries, hashes });
+                let asking = self.have(document, hashes);
+                return self.frame(asking);
             }
         }
         None
@@ -245,32 +298,71 @@ impl Machine {
         loop {
             let entry = self.shared.lock().take_dirty()?;
             let document = entry.id;
-            if !self.opened.contains(&document) && self.opened.len() >= CONNECTION_DOCUMENTS_MAX {
-                // The server keeps open what was opened, also what is closed here. A new connection begins with what is open now.
+            if !self.make_room(now, document) {
                 self.shared.lock().mark_dirty(document);
-                self.link.renew(now);
-                self.follow_link();
                 return None;
             }
-            let generated = entry.lock().generate();
-            match generated {
-                Ok(None) => {}
-                Ok(Some((is_request, data))) => {
-                    self.opened.insert(document);
-                    let data = Bytes::from(data);
-                    let body = if is_request {
-                        Body::Request { document, data }
-                    } else {
-                        Body::Sync { document, data }
-                    };
-                    return self.frame(body);
-                }
-                Err(why) => {
-                    self.handle_unreadable(now, &why);
-                    return None;
-                }
+            let (generated, awaited) = {
+                let mut replica = entry.lock();
+                (replica.generate(), replica.awaited())
+            };
+            self.patience.expect(now, document, awaited);
+            let Some((is_request, data)) = generated else { continue };
+            self.opened.insert(document);
+            let data = Bytes::from(data);
+            let body =
+                if is_request { Body::Request { document, data } } else { Body::Sync { document, data } };
+            return self.frame(body);
+        }
+    }
+
+    fn poll_repeat(&mut self, now: Millis) -> Option<Bytes> {
+        while let Some(document) = self.patience.due(now) {
+            let Some(Repeat { ask, message, .. }) = self.repeat(now, document) else { continue };
+            let question = (self.can_ask() && !ask.is_empty()).then(|| self.have(document, ask));
+            let bodies = question.into_iter().chain(message.map(|data| Body::Sync { document, data }));
+            let mut frames: VecDeque<Bytes> = bodies.filter_map(|body| self.frame(body)).collect();
+            if let Some(first) = frames.pop_front() {
+                self.opened.insert(document);
+                self.next = frames.pop_front();
+                return Some(first);
             }
         }
+        None
+    }
+
+    /// What is to be said again of a document that is due, if the server has gone on saying nothing.
+    fn repeat(&mut self, now: Millis, document: DocumentId) -> Option<Repeat> {
+        let entry = self.shared.entry(document);
+        let mut replica = entry.as_ref().map(|entry| entry.lock());
+        self.patience.expect(now, document, replica.as_ref().and_then(|replica| replica.awaited()));
+        if self.patience.due(now) != Some(document) {
+            return None;
+        }
+        let repeat = replica.as_mut()?.repeat();
+        self.patience.renew(now, document, repeat.is_all);
+        Some(repeat)
+    }
+
+    /// The server does not have the document. Clients of automerge-repo know no other word for that than for a deletion, so a server with more words is asked.
+    fn doc_unavailable(&mut self, document: DocumentId) {
+        let Some(entry) = self.shared.entry(document) else { return };
+        if !self.can_ask() {
+            self.set_unavailable(document);
+        } else if entry.lock().may_be_deleted() && !self.asked_unavailable.contains_key(&document) {
+            self.unavailable.insert(document);
+        }
+    }
+
+    fn set_unavailable(&self, document: DocumentId) {
+        self.with(document, |replica| {
+            replica.unavailable();
+            Effects::default()
+        });
+    }
+
+    fn can_ask(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.has_extension)
     }
 
     fn welcome(&mut self, now: Millis, peer: Option<PeerId>, metadata: PeerMetadata) {
@@ -295,6 +387,10 @@ impl Machine {
     fn follow_link(&mut self) {
         if !self.link.is_open() && self.server.take().is_some() {
             self.asks.clear();
+            self.patience.clear();
+            self.next = None;
+            self.unavailable.clear();
+            self.asked_unavailable.clear();
             self.opened.clear();
             self.shared.set_connected(false, false);
         }

@@ -5,6 +5,7 @@ mod close;
 mod ledger;
 mod link;
 mod machine;
+mod patience;
 mod registry;
 mod replica;
 mod wishes;
@@ -13,8 +14,8 @@ pub(crate) use close::{ABNORMAL, FORBIDDEN, TOKEN_EXPIRED};
 pub(crate) use ledger::Owed;
 pub(crate) use link::{LinkOptions, Order};
 pub(crate) use machine::{Incoming, Machine};
-pub(crate) use registry::{Ended, Entry, Question, Registry, Shared};
-pub(crate) use replica::{Facts, Presence, Unusable};
+pub(crate) use registry::{Ended, Entry, Question, Registry, Shared, Wanted};
+pub(crate) use replica::{Effects, Facts, Presence, Replica, Unusable};
 pub(crate) use wishes::Writing;
 
 /// Milliseconds on a clock that only goes forward.

@@ -1,6 +1,6 @@
 //! What the application's calls and the driver share: the documents, and what is to be said and written.
 //!
-//! Locks are taken in one order: a document's replica, then the registry; never the other way round, and never two replicas at once.
+//! Locks are taken in one order: a document's replica, then the registry; before both, by whoever closes everything, the lock for that; never the other way round, and never two replicas at once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,8 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::replica::{Effects, Facts, Presence, Replica};
 use super::wishes::{Wishes, Writing};
-use crate::error::{OpenError, Stopped, UnsavedDocument};
-use crate::limits::DOCUMENTS_MAX;
+use crate::error::{OpenError, Stopped, UnsavedDocument, UnsavedReason};
+use crate::limits::{DOCUMENTS_MAX, QUESTIONS_MAX};
 use crate::status::SaveStatus;
 
 /// A document, as all handles on it and the driver share it.
@@ -52,6 +52,17 @@ pub(crate) enum Ended {
     Closed,
 }
 
+/// What the application wants of the connection now. The more urgent last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wanted {
+    #[default]
+    Nothing,
+    /// Somebody waits for something.
+    Haste,
+    /// There must be one if there can be.
+    Connection,
+}
+
 /// Whether a change is durable: asked by the application.
 #[derive(Debug)]
 pub(crate) struct Question {
@@ -72,8 +83,7 @@ pub(crate) struct Registry {
     pub(crate) ended: Ended,
     /// While everything is being closed no document is opened or made.
     pub(crate) is_closing: bool,
-    /// The application wants a connection now.
-    pub(crate) wants_connection: bool,
+    pub(crate) wanted: Wanted,
     pub(crate) has_outbox: bool,
     pub(crate) wishes: Wishes,
     pub(crate) unsaved_bytes: usize,
@@ -100,9 +110,18 @@ impl Registry {
         self.slots.values().all(|slot| slot.facts.is_saved)
     }
 
-    /// Whether what is owed can still be taken by the server.
-    pub(crate) fn is_hopeful(&self) -> bool {
-        self.slots.values().any(|slot| !slot.facts.is_saved && slot.facts.is_hopeful)
+    /// Why what is owed cannot be taken by the server any more: nothing while it can.
+    pub(crate) fn why_hopeless(&self) -> Option<UnsavedReason> {
+        let mut unsaved = self.slots.values().filter(|slot| !slot.facts.is_saved).peekable();
+        unsaved.peek()?;
+        let mut is_deleted = false;
+        for slot in unsaved {
+            if slot.facts.is_hopeful {
+                return None;
+            }
+            is_deleted |= slot.facts.presence == Presence::Deleted;
+        }
+        Some(if is_deleted { UnsavedReason::Deleted } else { UnsavedReason::Rejected })
     }
 
     /// Whether the server has sent all that it had of a document, or said that it has nothing.
@@ -133,6 +152,19 @@ impl Registry {
         !self.dirty.is_empty()
     }
 
+    /// Takes a question, if there is room. Those for whose answer nobody waits any more make some.
+    pub(crate) fn ask(&mut self, question: Question) -> bool {
+        if self.questions.len() + self.asked.len() >= QUESTIONS_MAX {
+            self.questions.retain(|question| !question.answer.is_closed());
+            self.asked.retain(|_, question| !question.answer.is_closed());
+        }
+        let has_room = self.questions.len() + self.asked.len() < QUESTIONS_MAX;
+        if has_room {
+            self.questions.push_back(question);
+        }
+        has_room
+    }
+
     /// Nobody answers what was asked on a connection that has ended.
     pub(crate) fn forget_questions(&mut self) {
         self.questions.clear();
@@ -151,6 +183,8 @@ impl Registry {
 #[derive(Debug)]
 pub(crate) struct Shared {
     registry: Mutex<Registry>,
+    /// Held by whoever closes everything. Taken before a replica.
+    closing: Mutex<()>,
     /// Counts what happens, for those who wait for something to become true.
     pub(crate) tick: watch::Sender<u64>,
     pub(crate) driver: Notify,
@@ -162,6 +196,7 @@ impl Shared {
         let registry = Registry { has_outbox, ..Registry::default() };
         Arc::new(Self {
             registry: Mutex::new(registry),
+            closing: Mutex::default(),
             tick: watch::Sender::new(0),
             driver: Notify::new(),
             outbox: Notify::new(),
@@ -171,6 +206,14 @@ impl Shared {
     /// The registry. Held for look-ups only.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The application wants something of the connection.
+    pub(crate) fn want(&self, wanted: Wanted) {
+        let mut registry = self.lock();
+        registry.wanted = registry.wanted.max(wanted);
+        drop(registry);
+        self.driver.notify_one();
     }
 
     /// Something is different now.
@@ -191,8 +234,8 @@ impl Shared {
     fn open_with(&self, id: DocumentId, handles: usize) -> Result<Arc<Entry>, OpenError> {
         let entry = Entry::new(id);
         let facts = entry.lock().facts();
-        let mut registry = self.lock();
-        if registry.is_closing || registry.ended == Ended::Closed {
+        let mut registry = self.lock_to_open();
+        if registry.ended == Ended::Closed {
             return Err(OpenError::Closed);
         }
         if let Some(slot) = registry.slots.get_mut(&id) {
@@ -232,19 +275,26 @@ impl Shared {
         if !replica.is_saved() {
             return false;
         }
-        replica.set_closed(true);
+        replica.close();
         let mut registry = self.lock();
         if registry.slots.get(&entry.id).is_some_and(|slot| Arc::ptr_eq(&slot.entry, entry)) {
             registry.slots.remove(&entry.id);
         }
+        drop(registry);
+        // For those who follow the document.
+        self.changed();
         true
     }
 
     /// Closes the client if nothing is owed. Says whether it did.
     pub(crate) fn close_if_saved(&self) -> bool {
-        // Looked at first, so that documents that are still being changed are not closed for a moment.
+        let closing = self.lock_closing();
+        // Looked at first, so that documents are not refused changes for a moment and in vain.
         {
             let mut registry = self.lock();
+            if registry.ended == Ended::Closed {
+                return registry.is_all_saved();
+            }
             if !registry.is_all_saved() {
                 return false;
             }
@@ -254,14 +304,13 @@ impl Shared {
         let is_saved = entries.iter().all(|entry| {
             let mut replica = entry.lock();
             let is_saved = replica.is_saved();
-            replica.set_closed(is_saved);
+            replica.freeze(is_saved);
             is_saved
         });
         if is_saved {
-            self.end();
+            self.end_while(&closing);
         } else {
-            // Nobody has changed those that were closed for a moment, and the others wait on.
-            entries.iter().for_each(|entry| entry.lock().set_closed(false));
+            entries.iter().for_each(|entry| entry.lock().freeze(false));
             self.lock().is_closing = false;
         }
         is_saved
@@ -269,13 +318,47 @@ impl Shared {
 
     /// The client is closed, whatever is owed.
     pub(crate) fn end(&self) {
-        self.lock().ended = Ended::Closed;
+        self.end_while(&self.lock_closing());
+    }
+
+    /// First nothing can be changed any more, then it is over: so what was changed before has been noted when the outbox writes for the last time.
+    fn end_while(&self, _closing: &MutexGuard<'_, ()>) {
+        self.lock().is_closing = true;
         for entry in self.entries() {
-            entry.lock().set_closed(true);
+            entry.lock().close();
         }
+        self.lock().ended = Ended::Closed;
         self.driver.notify_one();
         self.outbox.notify_one();
         self.changed();
+    }
+
+    /// A document to change it. Whoever is just finding out whether all can be closed is waited for: that may turn out not to be so.
+    pub(crate) fn lock_to_change<'a>(&self, entry: &'a Entry) -> MutexGuard<'a, Replica> {
+        loop {
+            let replica = entry.lock();
+            if !replica.is_frozen() {
+                return replica;
+            }
+            drop(replica);
+            drop(self.lock_closing());
+        }
+    }
+
+    /// The registry, to add a document to it; waits as [`lock_to_change`](Self::lock_to_change) does.
+    fn lock_to_open(&self) -> MutexGuard<'_, Registry> {
+        loop {
+            let registry = self.lock();
+            if !registry.is_closing || registry.ended == Ended::Closed {
+                return registry;
+            }
+            drop(registry);
+            drop(self.lock_closing());
+        }
+    }
+
+    fn lock_closing(&self) -> MutexGuard<'_, ()> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All documents.
@@ -340,7 +423,6 @@ impl Shared {
 
     /// The outbox has these, durably.
     pub(crate) fn stored(&self, writing: &Writing) {
-        self.lock().wishes.written();
         for ((id, hash), wish) in writing {
             if wish.is_none() {
                 continue;
@@ -351,6 +433,8 @@ impl Shared {
                 self.note(&entry, &replica, Effects::default());
             }
         }
+        // Not before all are marked: what is settled meanwhile must still be known as one that the outbox has.
+        self.lock().wishes.written();
         self.changed();
     }
 
@@ -374,5 +458,36 @@ impl Shared {
         }
         drop(registry);
         self.changed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_and_an_opening_wait_until_it_is_known_whether_all_is_closed() {
+        for does_close in [false, true] {
+            let shared = Shared::new(false);
+            let entry = shared.open(DocumentId::from_bytes([1; 16])).unwrap();
+            let closing = shared.lock_closing();
+            entry.lock().freeze(true);
+            shared.lock().is_closing = true;
+            std::thread::scope(|scope| {
+                let change = scope.spawn(|| shared.lock_to_change(&entry).read().is_ok());
+                let open = scope.spawn(|| shared.open(DocumentId::from_bytes([2; 16])).is_ok());
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                assert!(!change.is_finished() && !open.is_finished());
+                if does_close {
+                    shared.end_while(&closing);
+                } else {
+                    entry.lock().freeze(false);
+                    shared.lock().is_closing = false;
+                }
+                drop(closing);
+                let went_on = (change.join().unwrap(), open.join().unwrap());
+                assert_eq!(went_on, (!does_close, !does_close));
+            });
+        }
     }
 }

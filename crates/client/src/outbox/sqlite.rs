@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use highwater_core::{ChangeHash, DocumentId};
+use rusqlite::types::Value;
 use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
@@ -19,6 +20,17 @@ const APPLICATION_ID: i32 = 0x4857_4f31;
 const VERSION: i32 = 1;
 /// How long to wait for a program that is just letting go of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Each is set, and read back: SQLite ignores what it does not know.
+const SETTINGS: &[(&str, &str)] = &[
+    ("locking_mode", "exclusive"),
+    ("journal_mode", "wal"),
+    // FULL: every commit syncs the write-ahead log.
+    ("synchronous", "2"),
+    // On Apple's systems only this reaches the disk itself.
+    ("fullfsync", "1"),
+    ("checkpoint_fullfsync", "1"),
+];
 
 /// `seq` is the order in which changes were put. The hash is a checksum of `bytes` too.
 const SCHEMA: &str = "
@@ -121,6 +133,8 @@ enum Error {
     Foreign,
     #[error("it was written by a newer version ({0})")]
     Newer(i32),
+    #[error("SQLite does not take the setting {0} = {1}, but says {2}")]
+    Setting(&'static str, &'static str, String),
     #[error("row {0} is damaged")]
     Damaged(i64),
 }
@@ -139,9 +153,7 @@ impl From<rusqlite::Error> for Error {
 fn open(path: &Path) -> Result<Connection, Error> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    apply(&connection, SETTINGS)?;
     // Takes the lock, which is kept until the connection is closed.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number = |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
@@ -158,6 +170,22 @@ fn open(path: &Path) -> Result<Connection, Error> {
     }
     transaction.commit()?;
     Ok(connection)
+}
+
+fn apply(connection: &Connection, settings: &[(&'static str, &'static str)]) -> Result<(), Error> {
+    for (name, wanted) in settings {
+        connection.pragma_update(None, name, wanted)?;
+        let is = connection.pragma_query_value(None, name, |row| row.get::<_, Value>(0))?;
+        let is = match is {
+            Value::Integer(number) => number.to_string(),
+            Value::Text(text) => text,
+            other => format!("{other:?}"),
+        };
+        if is != *wanted {
+            return Err(Error::Setting(name, wanted, is));
+        }
+    }
+    Ok(())
 }
 
 fn load(connection: &Connection) -> Result<Vec<OutboxChange>, Error> {
@@ -243,6 +271,15 @@ mod tests {
         assert!(error.contains("another program has it open"), "{error}");
         drop(first);
         SqliteOutbox::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_setting_that_sqlite_does_not_take_is_an_error() {
+        let connection = Connection::open_in_memory().unwrap();
+        apply(&connection, &[("fullfsync", "1")]).unwrap();
+        let error = apply(&connection, &[("journal_mode", "wal")]).unwrap_err().to_string();
+        assert!(error.contains("journal_mode"), "{error}");
+        assert!(apply(&connection, &[("no_such_setting", "1")]).is_err());
     }
 
     #[test]

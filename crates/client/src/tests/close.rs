@@ -1,16 +1,17 @@
 //! The promise of `close`: it succeeds only when everything is durable, otherwise it fails in time with exactly what the server has not called
 //! durable; and it always ends.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::schedule::{Scene, Step, schedule};
 use super::*;
-use crate::{UnsavedChanges, UnsavedReason};
+use crate::{ChangeError, UnsavedChanges, UnsavedReason};
 
 /// How many schedules are played, and from which seed: `HIGHWATER_RUNS` and `HIGHWATER_SEED` say otherwise.
-fn seeds() -> std::ops::Range<u64> {
+pub(super) fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let start = number("HIGHWATER_SEED").unwrap_or_else(|| rand::random::<u32>().into());
     println!("HIGHWATER_SEED={start}");
@@ -34,9 +35,22 @@ impl Editor {
     fn edit(&mut self, scene: &Scene, step: Step) {
         self.count += 1;
         match step {
-            Step::Edit(which) => self.made[which].push(set(&self.documents[which], "n", self.count)),
+            Step::Edit(which) => {
+                let changed = self.documents[which].change(|tx| tx.put(ROOT, "n", self.count));
+                match changed {
+                    Ok(hash) => self.made[which].extend(hash),
+                    Err(ChangeError::Closed) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
             Step::OtherEdit(which) => scene.server.edit(self.documents[which].id(), self.count),
             _ => {}
+        }
+    }
+
+    fn check_saved(&self, scene: &Scene, seed: u64) {
+        for (document, made) in self.documents.iter().zip(&self.made) {
+            assert!(made.iter().all(|hash| scene.server.has(document.id(), *hash)), "seed {seed}");
         }
     }
 
@@ -68,20 +82,23 @@ async fn play_close(seed: u64) -> bool {
 
     scene.play(&before, |step| editor.edit(&scene, step)).await;
     let started = Instant::now();
+    let client = editor.client.clone();
+    let editor = RefCell::new(editor);
     let close = async {
-        let result = editor.client.close(timeout).await;
-        if let Err(error) = &result {
-            // In the same turn in which it fails.
-            editor.check_unsaved(&scene, error, seed);
+        let result = client.close(timeout).await;
+        // In the same turn in which it ends.
+        match &result {
+            Ok(()) => editor.borrow().check_saved(&scene, seed),
+            Err(error) => editor.borrow().check_unsaved(&scene, error, seed),
         }
         (result, started.elapsed())
     };
-    // What is typed from here on may come after the end, so it is no part of the promise.
-    let ((result, took), ()) = tokio::join!(close, scene.play(&during, |_| {}));
-    // Its own writes to the outbox are waited for no longer than that again, and the socket's end for a second.
-    let limit =
-        timeout + timeout.min(Duration::from_millis(3 * write_ms) + SECOND) + Duration::from_millis(2);
-    assert!(took <= limit, "seed {seed}: {took:?} of {timeout:?}");
+    // Also what is typed while it waits is saved, or cannot be typed any more.
+    let type_on = scene.play(&during, |step| editor.borrow_mut().edit(&scene, step));
+    let ((result, took), ()) = tokio::join!(close, type_on);
+    let editor = editor.into_inner();
+    // The socket's end and the outbox's are waited for no longer than that.
+    assert!(took <= timeout + Duration::from_millis(2), "seed {seed}: {took:?} of {timeout:?}");
 
     if let Err(error) = &result {
         assert_eq!(error.reason, UnsavedReason::Timeout, "seed {seed}");
@@ -90,12 +107,13 @@ async fn play_close(seed: u64) -> bool {
         let again = editor.client.close(30 * SECOND).await;
         assert!(again.is_ok(), "seed {seed}: {again:?}");
     }
-    for (document, made) in editor.documents.iter().zip(&editor.made) {
-        assert!(made.iter().all(|hash| scene.server.has(document.id(), *hash)), "seed {seed}");
-        assert!(document.change(|_| Ok(())).is_err(), "seed {seed}: it is closed");
-    }
+    editor.check_saved(&scene, seed);
+    let is_closed = |document: &Document| document.change(|_| Ok(())) == Err(ChangeError::Closed);
+    assert!(editor.documents.iter().all(is_closed), "seed {seed}");
     pass(1000).await;
     assert_eq!(outbox.len(), 0, "seed {seed}");
+    let removed = outbox.removed.lock().unwrap();
+    assert!(removed.iter().all(|(id, hash)| scene.server.has(*id, *hash)), "seed {seed}");
     result.is_ok()
 }
 
@@ -143,28 +161,6 @@ fn what_a_session_leaves_behind_is_sent_by_the_next_over_random_schedules() {
     for seed in seeds() {
         run(play_restart(seed));
     }
-}
-
-#[test]
-fn it_says_what_was_refused_and_does_not_wait_for_it() {
-    run(async {
-        let server = FakeServer::new();
-        let (client, _, document) = client_with_saved_document(&server).await;
-        let refused = set_refused(&document, "n");
-        let after = set(&document, "n", 2);
-        for error in
-            [client.close(3600 * SECOND).await.unwrap_err(), document.close(3600 * SECOND).await.unwrap_err()]
-        {
-            assert_eq!(error.reason, UnsavedReason::Rejected);
-            let [unsaved] = &error.documents[..] else { panic!("{error:?}") };
-            assert_eq!(unsaved.hashes, [refused, after]);
-            assert_eq!(unsaved.rejected.len(), 1);
-            assert_eq!(
-                (unsaved.rejected[0].hash, unsaved.rejected[0].reason.as_str()),
-                (refused, "refused by the test")
-            );
-        }
-    });
 }
 
 #[test]
@@ -222,5 +218,38 @@ fn whoever_waits_is_told_when_the_client_is_disconnected() {
         let (reason, ()) = tokio::join!(wait, client.disconnect());
         assert_eq!(reason, UnsavedReason::Closed);
         assert_eq!(client.close(SECOND).await.unwrap_err().reason, UnsavedReason::Closed);
+    });
+}
+
+#[test]
+fn it_ends_within_one_timeout_and_not_two_if_the_outbox_is_slow() {
+    run(async {
+        let (server, outbox) = (FakeServer::new(), MemoryOutbox::default());
+        let client = client_on(&server.line(), builder().outbox_store(outbox.clone())).await;
+        let document = client.create().unwrap();
+        set(&document, "n", 0);
+        document.wait_durable(SECOND).await.unwrap();
+        server.lock().commit_ms = 800;
+        outbox.set(|how| how.hangs = true);
+        set(&document, "n", 1);
+        let started = Instant::now();
+        client.close(SECOND).await.unwrap();
+        assert!(started.elapsed() <= SECOND + Duration::from_millis(2), "{:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn it_can_be_waited_for_ever() {
+    run(async {
+        let server = FakeServer::new();
+        let forever = Duration::MAX;
+        let builder = builder().backoff(SECOND, forever).heartbeat(forever, forever).connect_timeout(forever);
+        let client = client_on(&server.line(), builder.open_timeout(forever)).await;
+        let document = client.create().unwrap();
+        set(&document, "n", 1);
+        document.wait_durable(forever).await.unwrap();
+        assert!(client.connected(forever).await);
+        client.open(document.id()).await.unwrap();
+        client.close(forever).await.unwrap();
     });
 }

@@ -58,8 +58,14 @@ fn it_tries_again_if_the_token_cannot_be_had() {
         let builder = builder().token_from(move |_| {
             let mut calls = calls.lock().unwrap();
             *calls += 1;
-            let token = if *calls < 4 { Err("the issuer is down") } else { Ok("x".to_owned()) };
-            async { token }
+            let call = *calls;
+            async move {
+                match call {
+                    1 => panic!("in the test"),
+                    2..4 => Err("the issuer is down"),
+                    _ => Ok("x".to_owned()),
+                }
+            }
         });
         let client = client_on(&line, builder).await;
         assert!(client.connected(60 * SECOND).await);
@@ -163,5 +169,46 @@ fn urls_that_are_none_are_refused_at_once() {
             let refused = Client::connect(url).await;
             assert!(matches!(refused, Err(ConnectError::Url { .. })), "{url}");
         }
+    });
+}
+
+#[test]
+fn a_dead_path_is_noticed_in_time_also_while_somebody_asks_again_and_again() {
+    run(async {
+        let server = FakeServer::new();
+        let (client, line, document) = client_with_saved_document(&server).await;
+        line.cut();
+        set(&document, "n", 2);
+        line.mend();
+        for _ in 0..4 {
+            let _ = client.flush(4 * SECOND).await;
+        }
+        assert_eq!(line.dials(), 2);
+        assert_eq!(document.save_status().state, crate::SaveState::Saved);
+    });
+}
+
+#[test]
+fn it_comes_back_at_once_when_the_application_says_that_the_network_is_back() {
+    run(async {
+        let server = FakeServer::new();
+        let (client, line, document) = client_with_saved_document(&server).await;
+        server.kill();
+        pass(100_000).await;
+        let dials = line.dials();
+        server.start();
+        set(&document, "n", 2);
+        client.reconnect();
+        document.wait_durable(SECOND / 10).await.unwrap();
+        assert_eq!(line.dials(), dials + 1);
+        // Also from an attempt that hangs.
+        server.kill();
+        line.cut();
+        server.start();
+        pass(10_000).await;
+        line.mend();
+        client.reconnect();
+        set(&document, "n", 3);
+        document.wait_durable(SECOND / 10).await.unwrap();
     });
 }

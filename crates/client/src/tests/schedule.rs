@@ -22,6 +22,9 @@ pub(super) enum Step {
     Start,
     Expire,
     Renew,
+    /// The server overlooks what it is sent.
+    Lose,
+    Heed,
 }
 
 pub(super) fn schedule(random: &mut Random, len_max: u64) -> Vec<Step> {
@@ -37,9 +40,9 @@ fn step(random: &mut Random) -> Step {
         9..12 => Step::Wait(random.below(3000)),
         12 => Step::SlowDisk([20, 4000].map(|max| random.below(max))[random.below(2) as usize]),
         _ => {
-            let accidents =
-                [Step::Cut, Step::Mend, Step::Stop, Step::Kill, Step::Start, Step::Expire, Step::Renew];
-            accidents[random.below(7) as usize]
+            let ends = [Step::Cut, Step::Stop, Step::Kill, Step::Expire, Step::Lose];
+            let begins = [Step::Mend, Step::Start, Step::Renew, Step::Heed];
+            [&ends[..], &begins[..]].concat()[random.below(9) as usize]
         }
     }
 }
@@ -73,6 +76,8 @@ impl Scene {
                 Step::Start => self.server.start(),
                 Step::Expire => self.issuer.expire(&self.server),
                 Step::Renew => self.issuer.renew(&self.server),
+                Step::Lose => self.server.lock().loses = |_| true,
+                Step::Heed => self.server.lock().loses = |_| false,
             }
         }
     }
@@ -82,7 +87,9 @@ impl Scene {
         self.server.start();
         self.line.mend();
         self.issuer.renew(&self.server);
-        self.server.lock().commit_ms = 1;
+        let mut state = self.server.lock();
+        state.commit_ms = 1;
+        state.loses = |_| false;
     }
 }
 

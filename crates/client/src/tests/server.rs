@@ -10,6 +10,7 @@ use automerge::transaction::Transactable;
 use automerge::{Automerge, Change, ROOT};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use highwater_core::document::DELETED;
 use highwater_core::wire::{Body, EXTENSION_VERSION, Message, PeerMetadata, Rejection, encode_peer};
 use highwater_core::{ChangeHash, DocumentId, PeerId, StorageId};
 use tokio::sync::{Notify, mpsc};
@@ -54,18 +55,31 @@ pub(super) struct State {
     pub(super) is_running: bool,
     pub(super) commit_ms: u64,
     pub(super) is_extended: bool,
-    pub(super) storage: Option<&'static str>,
+    pub(super) storage: Option<String>,
+    /// What it had before it was restored or replaced; by the number of times.
+    past: Vec<BTreeMap<DocumentId, Automerge>>,
+    backup: BTreeMap<DocumentId, Automerge>,
     /// If set, others are refused.
     pub(super) token: Option<String>,
     /// How many frames have come in.
     pub(super) frames: usize,
     /// Documents that were asked for.
     pub(super) asked_for: BTreeSet<DocumentId>,
+    /// Documents that were deleted, as they were then.
+    deleted: BTreeMap<DocumentId, Automerge>,
+    /// Sync messages that are lost on the server's side.
+    pub(super) loses: fn(&stock::Message) -> bool,
+    /// What it keeps to itself.
+    pub(super) withholds: fn(&Body) -> bool,
+    /// What sync messages brought, with their sizes.
+    pub(super) brought: Vec<usize>,
 }
 
 struct LineState {
     mode: Mode,
     dials: usize,
+    /// Which of its pasts the server was in when the client last got to it.
+    connected_to: usize,
     /// What was told to the client over this line: heads and durable hashes, and when.
     told: Vec<(Instant, DocumentId, ChangeHash)>,
 }
@@ -78,6 +92,10 @@ struct Accepted {
     peer: Option<PeerId>,
     is_extended: bool,
     states: BTreeMap<DocumentId, stock::State>,
+    /// What was last said.
+    last: BTreeMap<DocumentId, Bytes>,
+    /// Documents of which it was told that they were deleted.
+    told_deleted: BTreeSet<DocumentId>,
     /// To the client.
     deliver: Deliver,
 }
@@ -93,10 +111,16 @@ impl FakeServer {
             is_running: true,
             commit_ms: 1,
             is_extended: true,
-            storage: Some("storage"),
+            storage: Some("storage".to_owned()),
+            past: Vec::new(),
+            backup: BTreeMap::new(),
             token: None,
             frames: 0,
             asked_for: BTreeSet::new(),
+            deleted: BTreeMap::new(),
+            loses: |_| false,
+            withholds: |_| false,
+            brought: Vec::new(),
         };
         let server = Self { state: Arc::new(Mutex::new(state)), work: Arc::default() };
         tokio::spawn(server.clone().commit());
@@ -110,7 +134,7 @@ impl FakeServer {
     pub(super) fn line(&self) -> Line {
         let mut state = self.lock();
         let mode = if state.is_running { Mode::Up } else { Mode::Refused };
-        state.lines.push(LineState { mode, dials: 0, told: Vec::new() });
+        state.lines.push(LineState { mode, dials: 0, connected_to: 0, told: Vec::new() });
         Line { server: self.clone(), number: state.lines.len() - 1 }
     }
 
@@ -120,14 +144,72 @@ impl FakeServer {
         state.documents.get(&document).is_some_and(|doc| doc.get_change_meta_by_hash(&hash).is_some())
     }
 
+    /// Whether the change was ever durable here, or on what was here before.
+    pub(super) fn ever_had(&self, document: DocumentId, hash: ChangeHash) -> bool {
+        let state = self.lock();
+        let docs = state
+            .past
+            .iter()
+            .chain([&state.documents, &state.deleted])
+            .filter_map(|documents| documents.get(&document));
+        docs.into_iter().any(|doc| doc.get_change_meta_by_hash(&hash).is_some())
+    }
+
     /// Somebody else changes the document, durably.
     pub(super) fn edit(&self, document: DocumentId, value: i64) {
         let mut state = self.lock();
+        assert!(!state.deleted.contains_key(&document));
         let doc = state.documents.entry(document).or_default();
         let mut tx = doc.transaction();
         tx.put(ROOT, "other", value).unwrap();
         tx.commit();
         state.answer_all(document);
+    }
+
+    /// Deletes the document for good, and tells everybody who has it open.
+    pub(super) fn delete(&self, document: DocumentId) {
+        let mut state = self.lock();
+        let doc = state.documents.remove(&document).unwrap_or_default();
+        state.deleted.insert(document, doc);
+        let has_it = |socket: &Accepted| socket.states.contains_key(&document);
+        let open: Vec<usize> =
+            state.sockets.iter().filter(|(_, socket)| has_it(socket)).map(|(number, _)| *number).collect();
+        for number in open {
+            state.tell_deleted(number, document);
+        }
+    }
+
+    pub(super) fn back_up(&self) {
+        let mut state = self.lock();
+        state.backup = state.documents.clone();
+    }
+
+    /// Has lost what came since the backup, and does not know it.
+    pub(super) fn restore(&self) {
+        let mut state = self.lock();
+        let backup = state.backup.clone();
+        state.begin_anew(backup);
+    }
+
+    /// The same of a server on which something was deleted since.
+    pub(super) fn restore_deleted(&self) {
+        self.lock().deleted.clear();
+        self.restore();
+    }
+
+    /// There is another server at the same address, which has nothing.
+    pub(super) fn replace(&self) {
+        let mut state = self.lock();
+        state.begin_anew(BTreeMap::new());
+        state.deleted.clear();
+        state.storage = Some(format!("storage {}", state.past.len()));
+    }
+
+    /// Whether the server that the client last got to on this line has the change, durably.
+    pub(super) fn has_for(&self, line: &Line, document: DocumentId, hash: ChangeHash) -> bool {
+        let state = self.lock();
+        let documents = state.past.get(state.lines[line.number].connected_to).unwrap_or(&state.documents);
+        documents.get(&document).is_some_and(|doc| doc.get_change_meta_by_hash(&hash).is_some())
     }
 
     /// Stops as after SIGTERM: commits what it has, and says when to come back.
@@ -203,6 +285,14 @@ impl State {
         }
     }
 
+    /// Everything ends, and new connections find these documents.
+    fn begin_anew(&mut self, documents: BTreeMap<DocumentId, Automerge>) {
+        self.queue.clear();
+        self.close_all(1006, "");
+        let before = std::mem::replace(&mut self.documents, documents);
+        self.past.push(before);
+    }
+
     fn close_all(&mut self, code: u16, reason: &str) {
         for (_, socket) in std::mem::take(&mut self.sockets) {
             let _ = socket
@@ -212,11 +302,11 @@ impl State {
     }
 
     fn join(&mut self, number: usize, peer: Option<PeerId>, metadata: &PeerMetadata) {
-        let (is_extended, storage) = (self.is_extended, self.storage);
+        let (is_extended, storage) = (self.is_extended, self.storage.clone());
         let Some(socket) = self.sockets.get_mut(&number) else { return };
         socket.is_extended = is_extended && metadata.extension == Some(EXTENSION_VERSION);
         let metadata = PeerMetadata {
-            storage_id: storage.map(|id| StorageId::new(id).unwrap()),
+            storage_id: storage.map(|id| StorageId::new(&id).unwrap()),
             is_ephemeral: false,
             extension: is_extended.then_some(EXTENSION_VERSION),
         };
@@ -230,7 +320,10 @@ impl State {
         let has = |hash: &ChangeHash| {
             self.documents.get(&document).is_some_and(|doc| doc.get_change_meta_by_hash(hash).is_some())
         };
-        let (durable, missing) = hashes.into_iter().partition(has);
+        let (durable, missing): (Vec<_>, Vec<_>) = hashes.into_iter().partition(has);
+        if self.deleted.contains_key(&document) {
+            self.say(number, Body::Rejected { document, changes: deletion_of(&missing) });
+        }
         self.say(number, Body::Durable { document, query, durable, missing });
     }
 
@@ -242,6 +335,15 @@ impl State {
 
     fn sync(&mut self, number: usize, document: DocumentId, data: &Bytes, is_request: bool) {
         let mut message = stock::Message::decode(data).expect("a sync message");
+        if !message.changes.is_empty() {
+            self.brought.push(data.len());
+        }
+        if (self.loses)(&message) {
+            return;
+        }
+        if self.deleted.contains_key(&document) {
+            return self.answer_deleted(number, document, &message, is_request);
+        }
         let rejected = self.refuse(document, &mut message);
         let doc = self.documents.entry(document).or_default();
         match self.sockets.get_mut(&number) {
@@ -263,16 +365,37 @@ impl State {
         }
     }
 
+    /// As the server: every change is refused, and the first message is answered, or one that asks.
+    fn answer_deleted(
+        &mut self,
+        number: usize,
+        document: DocumentId,
+        message: &stock::Message,
+        is_request: bool,
+    ) {
+        let changes: Vec<ChangeHash> = self.changes_in(document, message).iter().map(Change::hash).collect();
+        if !changes.is_empty() {
+            self.say(number, Body::Rejected { document, changes: deletion_of(&changes) });
+        }
+        let is_told = self.sockets.get(&number).is_some_and(|socket| socket.told_deleted.contains(&document));
+        if !is_told || is_request {
+            self.tell_deleted(number, document);
+            if !message.heads.is_empty() {
+                self.say(number, Body::Rejected { document, changes: deletion_of(&message.heads) });
+            }
+        }
+    }
+
+    fn tell_deleted(&mut self, number: usize, document: DocumentId) {
+        if let Some(socket) = self.sockets.get_mut(&number) {
+            socket.told_deleted.insert(document);
+        }
+        self.say(number, Body::DocUnavailable { document });
+    }
+
     /// Takes the changes out of a message that are to be refused.
     fn refuse(&self, document: DocumentId, message: &mut stock::Message) -> Vec<Rejection> {
-        if message.changes.is_empty() {
-            return Vec::new();
-        }
-        let mut all = self.documents.get(&document).cloned().unwrap_or_default();
-        let before = all.get_heads();
-        let sent = highwater_core::sync::Message::decode(message.clone().encode().into()).unwrap();
-        all.load_incremental(&sent.chunks.concat()).unwrap();
-        let changes = all.get_changes(&before);
+        let changes = self.changes_in(document, message);
         let is_refused = |change: &&Change| change.message().is_some_and(|message| message == REFUSED);
         let rejected: Vec<_> = changes.iter().filter(is_refused).map(Change::hash).collect();
         if !rejected.is_empty() {
@@ -285,13 +408,34 @@ impl State {
             .collect()
     }
 
+    /// Changes as they are, and those of a whole document that are not there yet.
+    fn changes_in(&self, document: DocumentId, message: &stock::Message) -> Vec<Change> {
+        let sent = highwater_core::sync::Message::decode(message.clone().encode().into()).unwrap();
+        let mut changes = Vec::new();
+        for chunk in sent.chunks {
+            match Change::from_bytes(chunk.to_vec()) {
+                Ok(change) => changes.push(change),
+                Err(_) => {
+                    let mut all = self.documents.get(&document).cloned().unwrap_or_default();
+                    let before = all.get_heads();
+                    all.load_incremental(&chunk).unwrap();
+                    changes.extend(all.get_changes(&before));
+                }
+            }
+        }
+        changes
+    }
+
     fn answer_all(&mut self, document: DocumentId) {
         let Some(doc) = self.documents.get(&document) else { return };
         let mut answers = Vec::new();
         for (number, socket) in &mut self.sockets {
             let Some(state) = socket.states.get_mut(&document) else { continue };
-            if let Some(message) = doc.generate_sync_message(state) {
-                answers.push((*number, Bytes::from(message.encode())));
+            let Some(message) = doc.generate_sync_message(state) else { continue };
+            let data = Bytes::from(message.encode());
+            // As the server: where a change was refused, both sides would answer each other for ever.
+            if socket.last.insert(document, data.clone()).is_none_or(|last| last != data) {
+                answers.push((*number, data));
             }
         }
         for (number, data) in answers {
@@ -301,7 +445,8 @@ impl State {
 
     fn say(&mut self, number: usize, body: Body) {
         let Some(socket) = self.sockets.get(&number) else { return };
-        if matches!(body, Body::Rejected { .. } | Body::Durable { .. }) && !socket.is_extended {
+        let is_extension = matches!(body, Body::Rejected { .. } | Body::Durable { .. });
+        if is_extension && !socket.is_extended || (self.withholds)(&body) {
             return;
         }
         let frame = Message { sender: Some(me()), target: socket.peer.clone(), body }.encode();
@@ -310,6 +455,10 @@ impl State {
 
     fn note_told(&mut self, line: usize, frame: &Bytes) {
         let (document, hashes) = match Message::decode(frame).unwrap().body {
+            Body::Peer { .. } => {
+                self.lines[line].connected_to = self.past.len();
+                return;
+            }
             Body::Sync { document, data } => (document, stock::Message::decode(&data).unwrap().heads),
             Body::Durable { document, durable, .. } => (document, durable),
             _ => return,
@@ -317,6 +466,10 @@ impl State {
         let now = Instant::now();
         self.lines[line].told.extend(hashes.into_iter().map(|hash| (now, document, hash)));
     }
+}
+
+fn deletion_of(hashes: &[ChangeHash]) -> Vec<Rejection> {
+    hashes.iter().map(|hash| Rejection { hash: *hash, reason: DELETED.to_owned() }).collect()
 }
 
 fn me() -> PeerId {
@@ -379,6 +532,8 @@ impl Line {
             peer: None,
             is_extended: false,
             states: BTreeMap::new(),
+            last: BTreeMap::new(),
+            told_deleted: BTreeSet::new(),
             deliver: deliver.clone(),
         };
         state.sockets.insert(number, accepted);

@@ -85,8 +85,7 @@ fn it_is_right_while_somebody_else_edits_without_pause() {
 #[test]
 fn nothing_counts_as_durable_any_more_if_another_server_answers() {
     run(async {
-        let (one, two) = (FakeServer::new(), FakeServer::new());
-        two.lock().storage = Some("another storage");
+        let one = FakeServer::new();
         let line = one.line();
         let client = client_on(&line, builder()).await;
         let document = client.create().unwrap();
@@ -95,15 +94,9 @@ fn nothing_counts_as_durable_any_more_if_another_server_answers() {
         document.wait_durable(SECOND).await.unwrap();
         pass(100).await;
         // The same address, and everything that the first server had is not there.
-        one.kill();
-        {
-            let mut state = one.lock();
-            std::mem::swap(&mut state.documents, &mut two.lock().documents);
-            state.storage = Some("another storage");
-            state.commit_ms = 500;
-        }
+        one.replace();
+        one.lock().commit_ms = 500;
         pass(10).await;
-        one.start();
         assert!(client.connected(60 * SECOND).await);
         assert_ne!(document.save_status().state, SaveState::Saved);
         let error = document.wait_durable(Duration::from_millis(1)).await.unwrap_err();
@@ -124,19 +117,14 @@ fn what_a_server_lost_from_its_storage_is_owed_again() {
         let document = client.create().unwrap();
         let first = set(&document, "n", 1);
         document.wait_durable(SECOND).await.unwrap();
-        let backup = server.lock().documents.clone();
+        server.back_up();
         let second = set(&document, "n", 2);
         document.wait_durable(SECOND).await.unwrap();
         assert_eq!(outbox.len(), 0);
-        server.kill();
-        {
-            let mut state = server.lock();
-            state.documents = backup;
-            state.commit_ms = 300;
-        }
+        server.restore();
+        server.lock().commit_ms = 300;
         pass(10).await;
         let third = set(&document, "n", 3);
-        server.start();
         // Its first words are from before it gets the change again.
         let mut status = client.save_status();
         while status.unsaved_changes < 2 {
@@ -186,6 +174,24 @@ fn single_changes_are_asked_for_by_hash() {
         };
         let (answer, ()) = tokio::join!(document.is_saved(ChangeHash([7; 32])), lost);
         assert_eq!(answer, Err(AskError::NotConnected), "the line was cut before the answer");
+    });
+}
+
+#[test]
+fn a_question_that_is_not_answered_ends_in_time_and_those_whom_nobody_waits_for_take_no_place() {
+    run(async {
+        let server = FakeServer::new();
+        let (_client, _, document) = client_with_saved_document(&server).await;
+        // As of a document that it cannot read.
+        server.lock().withholds = |_| true;
+        let unknown = ChangeHash([7; 32]);
+        for _ in 0..crate::limits::QUESTIONS_MAX {
+            let asked = tokio::time::timeout(Duration::from_millis(1), document.is_saved(unknown));
+            assert!(asked.await.is_err());
+        }
+        assert_eq!(document.is_saved(unknown).await, Err(AskError::Timeout));
+        server.lock().withholds = |_| false;
+        assert_eq!(document.is_saved(unknown).await, Ok(false));
     });
 }
 
@@ -271,6 +277,37 @@ fn a_watch_tells_what_happened_meanwhile_as_one() {
         let (told, closed) = tokio::join!(watch.changed(), client.close(SECOND));
         closed.unwrap();
         assert_eq!(told, None);
+    });
+}
+
+#[test]
+fn whoever_waits_for_many_changes_looks_for_the_newest_only() {
+    run(async {
+        let server = FakeServer::new();
+        let (client, line, document) = client_with_saved_document(&server).await;
+        line.cut();
+        server.edit(document.id(), 1);
+        let hashes: Vec<_> = (0..100).map(|n| set(&document, "n", n)).collect();
+        let entry = client.inner_shared().entry(document.id()).unwrap();
+        assert_eq!(entry.lock().tips(), hashes[99..]);
+        let error = document.wait_durable(SECOND).await.unwrap_err();
+        assert_eq!(error.documents[0].hashes, hashes);
+        line.mend();
+        document.wait_durable(60 * SECOND).await.unwrap();
+        assert!(hashes.iter().all(|hash| server.has(document.id(), *hash)));
+    });
+}
+
+#[test]
+fn a_watch_ends_when_its_document_is_closed() {
+    run(async {
+        let server = FakeServer::new();
+        let (_client, _, document) = client_with_saved_document(&server).await;
+        let mut watch = document.watch();
+        let told = tokio::time::timeout(60 * SECOND, watch.changed());
+        let (told, closed) = tokio::join!(told, document.close(SECOND));
+        closed.unwrap();
+        assert_eq!(told, Ok(None));
     });
 }
 

@@ -3,14 +3,20 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use automerge::transaction::Transactable;
 use automerge::{ROOT, ReadDoc};
+use bytes::Bytes;
 use highwater_client::{Builder, ChangeHash, Client, Document};
+use highwater_core::sync;
+use highwater_core::wire::{Body, Message};
 use highwater_server::{Config, OpenStore, Server, ServerError};
 use highwater_storage::Store;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -104,6 +110,89 @@ async fn carry(mut client: TcpStream, mut ways: watch::Receiver<Way>) {
         std::future::pending::<()>().await;
         drop(held);
     }
+}
+
+/// A way to a server on which changes can be lost as if the server had overlooked them: the connection goes on.
+pub struct Forgetful {
+    pub address: SocketAddr,
+    loses: Arc<AtomicBool>,
+}
+
+impl Forgetful {
+    pub async fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let loses = Arc::new(AtomicBool::new(false));
+        let for_sockets = loses.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(target).await.unwrap();
+                let ((from_client, mut to_client), (mut from_server, to_server)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+                tokio::spawn(carry_frames(BufReader::new(from_client), to_server, for_sockets.clone()));
+            }
+        });
+        Self { address, loses }
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// Whether messages with changes are lost from now on.
+    pub fn lose(&self, loses: bool) {
+        self.loses.store(loses, Ordering::SeqCst);
+    }
+}
+
+async fn carry_frames(
+    mut client: BufReader<OwnedReadHalf>,
+    mut server: OwnedWriteHalf,
+    loses: Arc<AtomicBool>,
+) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(client.read_u8().await?);
+    }
+    server.write_all(&request).await?;
+    loop {
+        let (frame, payload) = read_frame(&mut client).await?;
+        if !loses.load(Ordering::SeqCst) || !has_changes(&payload.into()) {
+            server.write_all(&frame).await?;
+        }
+    }
+}
+
+/// A client's frame as it is on the wire, and what is in it.
+async fn read_frame(client: &mut BufReader<OwnedReadHalf>) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
+    let mut frame = vec![0; 2];
+    client.read_exact(&mut frame).await?;
+    let length = match frame[1] & 0x7f {
+        126 => {
+            let length = client.read_u16().await?;
+            frame.extend(length.to_be_bytes());
+            usize::from(length)
+        }
+        127 => {
+            let length = client.read_u64().await?;
+            frame.extend(length.to_be_bytes());
+            usize::try_from(length).unwrap()
+        }
+        length => usize::from(length),
+    };
+    let mut rest = vec![0; 4 + length];
+    client.read_exact(&mut rest).await?;
+    let (mask, masked) = rest.split_at(4);
+    let payload = masked.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+    frame.extend(&rest);
+    Ok((frame, payload))
+}
+
+fn has_changes(payload: &Bytes) -> bool {
+    let Ok(message) = Message::decode(payload) else { return false };
+    let Body::Sync { data, .. } = message.body else { return false };
+    sync::Message::decode(data).is_ok_and(|message| !message.chunks.is_empty())
 }
 
 /// A client that notices soon that a line is dead, and comes back soon.
