@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto"
 import { cbor } from "@automerge/automerge-repo"
 import { describe, expect, it } from "vitest"
 import { UnsavedChangesError } from "../src/index.js"
@@ -185,6 +186,155 @@ describe("a change that the server goes on lacking", () => {
     await pass(60_000)
     expect(server.requests).toHaveLength(1)
     expect(adapter.saveStatus(handle).state).toBe("saved")
+    adapter.disconnect()
+  })
+})
+
+describe("a post of what the server goes on lacking", () => {
+  it("comes also while others are busy", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const line = server.line()
+    const { adapter, repo } = participant(server, { line, more: { fetch: server.fetch(line) } })
+    const other = participant(server)
+    const [handle, shared] = [repo.create<any>({ n: 0 }), repo.create<any>({ n: 0 })]
+    await pass(500)
+    const finding = other.repo.find<any>(shared.url)
+    await pass(500)
+    const theirs = await finding
+    const busy = setInterval(() => theirs.change(doc => (doc.n += 1)), 1000)
+    const receive = server.receive.bind(server)
+    server.receive = (socket, data) => {
+      const { type, documentId } = cbor.decode<any>(data as Uint8Array)
+      if (type !== "sync" || documentId !== handle.documentId) receive(socket, data)
+    }
+    handle.change(doc => (doc.n = 1))
+    await pass(60_000)
+    clearInterval(busy)
+    expect(adapter.saveStatus(handle).state).toBe("saved")
+    for (const one of [adapter, other.adapter]) one.disconnect()
+  })
+
+
+  it("is not made again while one is on its way", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const line = server.line()
+    let posted = 0
+    const fetch = () => {
+      posted += 1
+      return new Promise<never>(() => {})
+    }
+    const { adapter, repo } = participant(server, { line, more: { fetch } })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(500)
+    const receive = server.receive.bind(server)
+    server.receive = (socket, data) => {
+      if (cbor.decode<any>(data as Uint8Array).type !== "sync") receive(socket, data)
+    }
+    handle.change(doc => (doc.n = 1))
+    await pass(100_000)
+    expect(posted).toBe(1)
+    server.closeAll(1006)
+    await pass(100_000)
+    expect(posted).toBe(2)
+    adapter.disconnect()
+  })
+
+  it("has one change at least, however large", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const line = server.line()
+    const { adapter, repo } = participant(server, { line, more: { fetch: server.fetch(line) } })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(500)
+    const receive = server.receive.bind(server)
+    server.receive = (socket, data) => {
+      if (cbor.decode<any>(data as Uint8Array).type !== "sync") receive(socket, data)
+    }
+    handle.change(doc => (doc.bytes = new Uint8Array(randomBytes(1024 * 1024 + 1))))
+    handle.change(doc => (doc.n = 1))
+    await pass(60_000)
+    expect(adapter.saveStatus(handle).state).toBe("saved")
+    adapter.disconnect()
+  })
+})
+
+describe("changes of several documents that the server goes on lacking", () => {
+  /** These documents' changes do not reach the server by the sync protocol. */
+  async function notSent(count: number) {
+    useFakeTime()
+    const server = new FakeServer()
+    server.refuses = ({ message }) => message === "bad"
+    const line = server.line()
+    const { adapter, repo } = participant(server, { line, more: { fetch: server.fetch(line) } })
+    const handles = Array.from({ length: count }, () => repo.create<any>({ n: 0 }))
+    await pass(1000)
+    handles[0]!.change(doc => (doc.n = 1), { message: "bad" })
+    await pass(100)
+    expect(adapter.saveStatus(handles[0]).state).toBe("rejected")
+    const receive = server.receive.bind(server)
+    let asked = 0
+    server.receive = (socket, data) => {
+      const { type } = cbor.decode<any>(data as Uint8Array)
+      if (type === "highwater-have") asked += 1
+      if (type !== "sync") receive(socket, data)
+    }
+    for (const handle of handles.slice(1)) handle.change(doc => (doc.n = 1))
+    await pass(1000)
+    return { adapter, handles, asked: () => asked }
+  }
+
+  it("are posted although one of another document was refused", async () => {
+    const { adapter, handles } = await notSent(3)
+    await pass(60_000)
+    expect(handles.map(handle => adapter.saveStatus(handle).state)).toEqual(["rejected", "saved", "saved"])
+    adapter.disconnect()
+  })
+
+  it("are asked about in turn if they are many", async () => {
+    const { adapter, handles, asked } = await notSent(251)
+    await pass(10_000)
+    expect(asked()).toBeLessThanOrEqual(100)
+    await pass(100_000)
+    expect(handles.filter(handle => adapter.saveStatus(handle).state === "saved")).toHaveLength(250)
+    adapter.disconnect()
+  })
+})
+
+describe("changes that build on a refused one", () => {
+  /** Two refused changes on a refused one, and a fine one on top; the connection ends before the client hears of the two. */
+  async function cutBeforeTheRefusal() {
+    useFakeTime()
+    const server = new FakeServer()
+    server.refuses = ({ message }) => message === "bad"
+    const line = server.line()
+    const { adapter, repo } = participant(server, { line, more: { fetch: server.fetch(line) } })
+    const handle = repo.create<any>({ n: 0 })
+    const edit = (message?: string) => handle.change(doc => (doc.n += 1), message === undefined ? {} : { message })
+    edit("bad")
+    await pass(31)
+    edit("bad")
+    edit("bad")
+    edit()
+    await pass(11)
+    line.cut()
+    await pass(100)
+    line.mend()
+    return { server, adapter, handle, bad: hashesOf(handle).slice(1, 4) }
+  }
+
+  it("are posted once on a connection, so that the server says which of them it refuses", async () => {
+    const { server, adapter, handle, bad } = await cutBeforeTheRefusal()
+    await pass(100_000)
+    const error = await adapter.close().catch(error => error)
+    expect(error.documents[0].rejected.map(({ hash }: { hash: string }) => hash).sort()).toEqual([...bad].sort())
+    expect(error.documents[0].hashes).toEqual(hashesOf(handle).slice(1))
+    expect(server.requests).toHaveLength(1)
+    server.closeAll(1006)
+    await pass(100_000)
+    // The last of them is fine but for what it builds on, and the server keeps it until that comes.
+    expect(server.requests).toHaveLength(2)
     adapter.disconnect()
   })
 })
@@ -381,4 +531,24 @@ describe("the connection", () => {
     await pass(100)
     expect(adapter.error?.message).toContain("function that gets a new one")
   })
+})
+
+it("waiting for each of many changes while offline does not make the next one slow", async () => {
+  useFakeTime()
+  const { adapter, repo, line } = participant(new FakeServer())
+  line.cut()
+  const handle = repo.create<any>({ n: 0 })
+  const ended = new AbortController()
+  const type = (count: number) => {
+    const start = performance.now()
+    for (let n = 0; n < count; n++) {
+      handle.change(doc => (doc.n = n))
+      adapter.whenSaved(handle, { signal: ended.signal }).catch(() => {})
+    }
+    return (performance.now() - start) / count
+  }
+  type(1000)
+  expect(type(20)).toBeLessThan(8)
+  ended.abort()
+  adapter.disconnect()
 })

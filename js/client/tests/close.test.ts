@@ -12,7 +12,7 @@ import { runs } from "./fake/runs.js"
 import { Issuer, play, repair, schedule, type Step } from "./fake/schedule.js"
 import { FakeServer } from "./fake/server.js"
 import { forgetTimers, pass, useFakeTime } from "./fake/time.js"
-import { ancestors, DOCUMENT_ID, environment, hashesOf, MemoryStore, participant } from "./fake/world.js"
+import { ancestors, DOCUMENT_ID, environment, hashesOf, MemoryStorage, MemoryStore, participant } from "./fake/world.js"
 
 interface Outcome<T> {
   ended?: "resolved" | "rejected"
@@ -180,6 +180,67 @@ it("lists exactly what the server has not called durable", async () => {
     adapter.disconnect()
   })
   await fc.assert(property, runs(1000))
+}, 300_000)
+
+const DISASTERS = fc.array(
+  fc.oneof(
+    { weight: 4, arbitrary: schedule(3) as fc.Arbitrary<Array<Step | { do: "backup" | "restore" | "replace" }>> },
+    { weight: 1, arbitrary: fc.constantFrom([{ do: "backup" as const }], [{ do: "restore" as const }], [{ do: "replace" as const }]) }
+  ),
+  { maxLength: 14 }
+)
+
+it("lists exactly what the server lacks and what it refuses, over restarts and servers that are restored or replaced", async () => {
+  useFakeTime()
+  const refusals = fc.array(fc.boolean(), { minLength: 1, maxLength: 8 })
+  const property = fc.asyncProperty(DISASTERS, refusals, fc.boolean(), async (steps, refusals, restarts) => {
+    forgetTimers()
+    const server = new FakeServer()
+    server.refuses = ({ message }) => message === "refused"
+    const issuer = new Issuer(server)
+    const outbox = new MemoryStore()
+    const line = server.line()
+    const repo = restarts ? { storage: new MemoryStorage() } : {}
+    const begin = () => participant(server, { outbox, token: () => issuer.current, line, repo, more: { fetch: server.fetch(line) } })
+    let one = begin()
+    let handles = [0, 1].map(() => one.repo.create<any>({ n: 0 }))
+    let edits = 0
+    const edit = (document: number) => {
+      const message = refusals[edits++ % refusals.length] ? "refused" : "fine"
+      handles[document]!.change(doc => (doc.n += 1), { message })
+    }
+    for (const step of steps.flat()) {
+      if (step.do === "backup" || step.do === "restore" || step.do === "replace") server[step.do]()
+      else await play([step as Step], { server, line, issuer, edit })
+      await pass(0)
+    }
+    if (restarts) {
+      await pass(300)
+      one.adapter.disconnect()
+      one = begin()
+      const finding = handles.map(({ documentId }) => one.repo.find<any>(documentId))
+      await pass(1000)
+      handles = await Promise.all(finding)
+    }
+    repair(server, line, issuer)
+    await pass(100_000)
+    const closing = outcome(one.adapter.close())
+    await pass(100)
+    expect(closing.ended).toBeDefined()
+    for (const handle of handles) {
+      const { documentId } = handle
+      const changes = A.getChangesMetaSince(handle.doc(), [])
+      const refused = changes.filter(({ message }) => message === "refused").map(({ hash }) => hash)
+      const durable = server.hashes(documentId)
+      const missing = changes.map(({ hash }) => hash).filter(hash => !durable.has(hash))
+      const listed = closing.error?.documents.find((one: any) => one.documentId === documentId) ?? { hashes: [], rejected: [] }
+      expect([...listed.hashes].sort()).toEqual([...missing].sort())
+      expect(listed.rejected.map(({ hash }: { hash: string }) => hash).sort()).toEqual([...refused].sort())
+      expect(outbox.hashes(documentId).sort()).toEqual([...missing].sort())
+    }
+    one.adapter.disconnect()
+  })
+  await fc.assert(property, runs(400))
 }, 300_000)
 
 it("holds for a plain document", async () => {

@@ -127,6 +127,18 @@ describe("somebody who waits", () => {
     expect(again.is).toBe("resolved")
   })
 
+  it("for a plain document to be there is told when the application disconnects, also afterwards", async () => {
+    useFakeTime()
+    const { doc, line } = plain(new FakeServer())
+    line.mode = "silent"
+    const synced = ending(doc.whenSynced())
+    await pass(100)
+    doc.disconnect()
+    const again = ending(doc.whenSynced())
+    await pass(0)
+    for (const { error } of [synced, again]) expect(String(error)).toContain("disconnect()")
+  })
+
   it("is told when the document is deleted", async () => {
     useFakeTime()
     const server = new FakeServer()

@@ -9,6 +9,7 @@ class Puppet extends EventTarget implements WebSocketLike {
   binaryType = ""
   readyState = 0
   closed = false
+  bufferedAmount = 0
   readonly pinged: Array<() => void> = []
 
   constructor(readonly url: string) {
@@ -32,7 +33,7 @@ class Puppet extends EventTarget implements WebSocketLike {
   }
 }
 
-function connection(options: object = {}, ping = () => true) {
+function connection(options: object = {}, ping = () => true, isOwing = () => false) {
   Puppet.all = []
   const states: string[] = []
   const environment = {
@@ -42,7 +43,7 @@ function connection(options: object = {}, ping = () => true) {
     clearTimeout: (timer: any) => clearTimeout(timer),
     WebSocket: () => Puppet,
   }
-  const handlers = { onSocketOpen() {}, onMessage() {}, onStateChange: (state: string) => states.push(state), ping }
+  const handlers = { onSocketOpen() {}, onMessage() {}, onStateChange: (state: string) => states.push(state), ping, isOwing }
   const made = new Connection("ws://test/", handlers, options, environment)
   made.start()
   return { made, states }
@@ -136,6 +137,57 @@ describe("a connection", () => {
       await pass(1000)
     }
     expect(Puppet.all[0]!.closed).toBe(true)
+  })
+
+  it("asks now and then while something is owed, however much the server says, and only then", async () => {
+    useFakeTime()
+    let [asked, isOwing] = [0, true]
+    const { made } = connection({}, () => ++asked > 0, () => isOwing)
+    await pass(1)
+    const [socket] = Puppet.all
+    socket!.open()
+    made.ready()
+    const hear = async (seconds: number) => {
+      for (let second = 0; second < seconds; second++) {
+        await pass(1000)
+        socket!.dispatchEvent(Object.assign(new Event("message"), { data: "" }))
+      }
+    }
+    await hear(60)
+    expect(asked).toBeGreaterThanOrEqual(5)
+    expect(asked).toBeLessThanOrEqual(6)
+    isOwing = false
+    asked = 0
+    await hear(60)
+    expect([asked, socket!.closed]).toEqual([0, false])
+  })
+
+  it("is not given up while a large message is on its way out, and is when that stands still", async () => {
+    useFakeTime()
+    const { made } = connection()
+    await pass(1)
+    const [socket] = Puppet.all
+    socket!.open()
+    made.ready()
+    for (let left = 100; left > 0; left--) {
+      socket!.bufferedAmount = left
+      await pass(1000)
+    }
+    expect(socket!.closed).toBe(false)
+    await pass(30_000)
+    expect(socket!.closed).toBe(true)
+  })
+
+  it("is given up if its socket is closing and does not come to an end", async () => {
+    useFakeTime()
+    const { made } = connection({}, () => false)
+    await pass(1)
+    const [socket] = Puppet.all
+    socket!.open()
+    made.ready()
+    socket!.readyState = 2
+    await pass(11_000)
+    expect(socket!.closed).toBe(true)
   })
 
   it("does nothing any more once it is ended", async () => {

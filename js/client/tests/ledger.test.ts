@@ -60,10 +60,46 @@ describe("the ledger", () => {
     expect(ledger.rejected).toEqual([{ hash: "1", reason: "no" }])
   })
 
-  it("ignores the refusal of a change that it does not know", () => {
+  it("does not list the refusal of a change that it does not know, and counts it when the change comes", () => {
     const ledger = new Ledger()
     ledger.reject([{ hash: "1", reason: "no" }])
     expect(ledger.rejected).toEqual([])
+    ledger.add([change("0", []), change("1", ["0"]), change("2", ["1"])], 0)
+    expect(ledger.rejected).toEqual([{ hash: "1", reason: "no" }])
+    expect(ledger.hopeful()).toEqual(["0"])
+  })
+
+  it("forgets the refusal of a change that became durable after all, and of one that is not part of the document", () => {
+    const ledger = new Ledger()
+    ledger.reject([{ hash: "0", reason: "no" }, { hash: "1", reason: "no" }])
+    ledger.markDurable(["0"], () => true)
+    ledger.replace([], 0)
+    ledger.add([change("0", []), change("1", ["0"])], 0)
+    expect(ledger.rejected).toEqual([])
+  })
+
+  it("keeps a bounded number of refusals of what it does not know, the newest, and all of what it knows", () => {
+    const ledger = new Ledger()
+    const refusals = Array.from({ length: 5000 }, (_, n) => ({ hash: `${n}`, reason: "no" }))
+    ledger.add([change("0", [])], 0)
+    ledger.reject(refusals)
+    ledger.add(refusals.slice(1).map(({ hash }) => change(hash, [])), 0)
+    expect(ledger.rejected).toEqual([refusals[0], ...refusals.slice(-1000)])
+  })
+
+  it("has what the outbox gives back in causal order, whatever the order in which tabs wrote it", () => {
+    const property = fc.property(graph, fc.infiniteStream(fc.nat()), (changes, random) => {
+      const ledger = new Ledger()
+      const shuffled = changes.map(change => ({ change, at: random.next().value as number })).sort((a, b) => a.at - b.at)
+      ledger.restore(shuffled.map(({ change }) => ({ ...change, since: 0 })))
+      const seen = new Set<string>()
+      for (const { hash, deps } of ledger.pending.values()) {
+        expect(deps.every(dep => seen.has(dep))).toBe(true)
+        seen.add(hash)
+      }
+      expect(seen.size).toBe(changes.length)
+    })
+    fc.assert(property, runs(300))
   })
 
   it("keeps the age of what stays pending", () => {

@@ -1,6 +1,6 @@
 // What an outbox hands to its store, and when.
 
-import { expect, it } from "vitest"
+import { expect, it, vi } from "vitest"
 import type { PendingChange } from "../src/core/ledger.js"
 import { Outbox, type OutboxBatch, type OutboxContents, type OutboxStore } from "../src/core/outbox.js"
 import { FakeServer } from "./fake/server.js"
@@ -87,4 +87,69 @@ it("writes again what failed, but not what has been removed since", async () => 
   store.ends[2]!()
   await pass(0)
   expect(outbox.error).toBeUndefined()
+})
+
+it("does not call stored what has been taken out since it was handed over", async () => {
+  const { store, outbox } = world()
+  const taken = change("1")
+  outbox.put("doc", [taken])
+  await pass(0)
+  outbox.remove("doc", ["1"])
+  await pass(0)
+  store.ends[0]!()
+  store.ends[1]!()
+  await pass(0)
+  expect(taken.stored).toBe(false)
+})
+
+const stricts = (store: SlowStore) => store.batches.filter(({ strict }) => strict).length
+
+it("without a server, the disk is told to keep what was written, also what was written with one", async () => {
+  const { store, outbox } = world()
+  outbox.strict = false
+  outbox.put("doc", [change("1")])
+  await pass(0)
+  store.ends[0]!()
+  await pass(5000)
+  expect(stricts(store)).toBe(0)
+  outbox.strict = true
+  await pass(1000)
+  expect(stricts(store)).toBe(1)
+  store.ends[1]!()
+  await pass(60_000)
+  outbox.strict = false
+  outbox.strict = true
+  await pass(60_000)
+  expect(stricts(store)).toBe(1)
+})
+
+it("tells the disk so from the start, and again if that has failed", async () => {
+  const warn = vi.spyOn(console, "warn").mockImplementation(() => {})
+  const { store, outbox } = world()
+  outbox.put("doc", [change("1")])
+  await pass(0)
+  store.ends[0]!()
+  await pass(1000)
+  expect(stricts(store)).toBe(1)
+  store.ends[1]!(new Error("disk full"))
+  await pass(5000)
+  expect(stricts(store)).toBe(2)
+  store.ends[2]!()
+  await pass(60_000)
+  expect(stricts(store)).toBe(2)
+  warn.mockRestore()
+})
+
+it("leaves nothing behind at the signal for each time that it could not be read", async () => {
+  const warn = vi.spyOn(console, "warn").mockImplementation(() => {})
+  const { outbox } = world()
+  const ended = new AbortController()
+  const [add, remove] = [vi.spyOn(ended.signal, "addEventListener"), vi.spyOn(ended.signal, "removeEventListener")]
+  void outbox.load(ended.signal)
+  await pass(60_000)
+  expect(add.mock.calls.length).toBeGreaterThan(5)
+  expect(remove.mock.calls.length).toBe(add.mock.calls.length - 1)
+  ended.abort()
+  await pass(0)
+  warn.mockRestore()
 })

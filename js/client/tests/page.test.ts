@@ -25,13 +25,15 @@ class FakePage {
   }
 }
 
-function pageOf(server: FakeServer, more: object = {}) {
+function pageOf(server: FakeServer, { answerMs = 0, ...more }: { answerMs?: number; token?: string; outbox?: MemoryStore; warnOnUnload?: boolean } = {}) {
   const page = new FakePage()
   const line = server.line()
   const fetches: any[] = []
   const fetch = async (url: string, init: any) => {
     fetches.push({ url, ...init })
-    return server.fetch(line)(url, init)
+    const answer = await server.fetch(line)(url, init)
+    if (answerMs > 0) await new Promise<void>(resolve => setTimeout(resolve, answerMs))
+    return answer
   }
   const parts = participant(server, { line, more: { ...page, fetch }, ...more })
   return { page, fetches, ...parts }
@@ -126,6 +128,23 @@ describe("when the page is hidden", () => {
     expect(adapter.saveStatus(handle)).toMatchObject({ state: "notSaved", unsavedChanges: 1 })
   })
 
+  it("an answer counts no more once there is another connection: it may be of a server that has lost it since", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.backup()
+    server.commitMs = 1e9
+    const { page, adapter, repo } = pageOf(server, { answerMs: 3000 })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(100)
+    page.hide()
+    await pass(100)
+    expect(server.hashes(handle.documentId).size).toBe(1)
+    server.restore()
+    await pass(5000)
+    expect(server.hashes(handle.documentId).size).toBe(0)
+    expect(adapter.saveStatus(handle).state).toBe("saving")
+  })
+
   it("a page that is put away whole lets go of its socket, and connects when it is back", async () => {
     useFakeTime()
     const server = new FakeServer()
@@ -137,6 +156,15 @@ describe("when the page is hidden", () => {
     await pass(100)
     expect(adapter.state).toBe("open")
   })
+})
+
+it("an adapter that was disconnected still asks while something is unsaved", async () => {
+  useFakeTime()
+  const { page, adapter, repo } = pageOf(new FakeServer(), { warnOnUnload: true })
+  repo.create<any>({ n: 0 })
+  expect(page.asks).toBe(true)
+  adapter.disconnect()
+  expect(page.asks).toBe(true)
 })
 
 describe("before the tab is closed", () => {

@@ -1,5 +1,5 @@
 import * as A from "@automerge/automerge"
-import { describe, expect, it } from "vitest"
+import { describe, expect, it, vi } from "vitest"
 import { openDocument, PlainDocument, type OpenDocumentOptions } from "../src/plain/index.js"
 import { FakeServer } from "./fake/server.js"
 import { pass, useFakeTime } from "./fake/time.js"
@@ -113,6 +113,40 @@ describe("a plain document", () => {
   })
 })
 
+it("a listener that changes the document does not have others hear of an older one after it", async () => {
+  useFakeTime()
+  const { doc } = await opened(new FakeServer())
+  const heard: unknown[] = []
+  doc.on("change", now => {
+    if (now.n === 1) doc.change(d => (d.n = 2))
+  })
+  doc.on("change", now => heard.push(now.n))
+  doc.change(d => (d.n = 1))
+  expect(heard).toEqual([2])
+  doc.disconnect()
+})
+
+it("what a plain document begins with is owed until the server says that it has it, and is on the device only if the outbox has it", async () => {
+  useFakeTime()
+  const server = new FakeServer()
+  const initial = A.load<Note>(A.save(A.change(A.from<any>({ n: 1 }), d => (d.n = 2))))
+  for (const outbox of [undefined, new MemoryStore()]) {
+    const line = server.line()
+    line.mode = "refused"
+    const options = { environment: environment(line), initial: A.clone(initial), ...(outbox ? { outbox } : {}) }
+    const doc = new PlainDocument<Note>("ws://server.test", DOCUMENT_ID, options)
+    expect(doc.saveStatus()).toMatchObject({ state: "notSaved", unsavedChanges: 2 })
+    await pass(100)
+    expect(doc.saveStatus()).toMatchObject({ state: outbox ? "savedOnDevice" : "notSaved", unsavedChanges: 2 })
+    if (outbox) expect(outbox.hashes(DOCUMENT_ID)).toHaveLength(2)
+    line.mode = "up"
+    await pass(60_000)
+    expect(doc.saveStatus()).toMatchObject({ state: "saved", unsavedChanges: 0 })
+    if (outbox) expect(outbox.changes.size).toBe(0)
+    doc.disconnect()
+  }
+})
+
 it("the browser is asked to keep the outbox of plain documents, once, and only when there is something in it", async () => {
   useFakeTime()
   let asked = 0
@@ -126,4 +160,28 @@ it("the browser is asked to keep the outbox of plain documents, once, and only w
   const { doc: without } = await opened(server, { environment: environment(line, { persistStorage }) })
   without.change(d => (d.n = 9))
   expect(asked).toBe(1)
+})
+
+it("a question on a socket that is closing is answered with an error, and not never", async () => {
+  useFakeTime()
+  const { doc, line } = await opened(new FakeServer())
+  for (const socket of line.sockets) socket.readyState = 2
+  await expect(doc.isSaved("ab".repeat(32))).rejects.toThrow("ask again")
+  doc.disconnect()
+})
+
+it("a damaged change in the outbox is listed, and hides nothing else", async () => {
+  useFakeTime()
+  const warn = vi.spyOn(console, "warn").mockImplementation(() => {})
+  const outbox = new MemoryStore()
+  const damaged = { documentId: DOCUMENT_ID, hash: "ab".repeat(32), deps: [], bytes: new Uint8Array([1, 2, 3]), since: 0, writer: "w" }
+  outbox.changes.set(`${DOCUMENT_ID} ${damaged.hash}`, damaged)
+  const { doc } = await opened(new FakeServer(), { outbox })
+  doc.change(d => (d.n = 1))
+  const closing = doc.close({ timeout: 1000 }).catch(error => error)
+  await pass(1000)
+  expect(await closing).toMatchObject({ reason: "timeout", documents: [{ hashes: [damaged.hash] }] })
+  expect(doc.saveStatus()).toMatchObject({ state: "saving", unsavedChanges: 1 })
+  doc.disconnect()
+  warn.mockRestore()
 })

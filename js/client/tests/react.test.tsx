@@ -1,6 +1,6 @@
 // @vitest-environment happy-dom
 import { act } from "react"
-import { createRoot } from "react-dom/client"
+import { createRoot, hydrateRoot } from "react-dom/client"
 import { renderToString } from "react-dom/server"
 import { afterEach, beforeEach, expect, it, vi } from "vitest"
 import { SaveStatus, SaveStatusProvider, useSaveStatus } from "../src/react/index.js"
@@ -107,9 +107,22 @@ it("the hook asks for its document, and shows every change at once unless told t
 })
 
 it("other words can be given, and it renders on a server", () => {
-  const words = { saved: "Gespeichert" }
+  const words = { saving: "Wird gespeichert" }
   const html = renderToString(<SaveStatusProvider source={new FakeSource("saved")}><SaveStatus words={words} /></SaveStatusProvider>)
-  expect(html).toContain("Gespeichert")
+  expect(html).toContain("Wird gespeichert")
+})
+
+it("a page that a server rendered is taken over as it is, whatever the status is by then", () => {
+  const page = (source: SaveStatusSource) => <SaveStatusProvider source={source}><SaveStatus smooth={false} /></SaveStatusProvider>
+  const errors: unknown[] = []
+  const source = new FakeSource("savedOnDevice")
+  const hydrated = document.createElement("div")
+  hydrated.innerHTML = renderToString(page(new FakeSource("saved")))
+  const first = hydrated.firstElementChild
+  act(() => void (root = hydrateRoot(hydrated, page(source), { onRecoverableError: error => errors.push(error) })))
+  expect(errors).toEqual([])
+  expect(hydrated.firstElementChild).toBe(first)
+  expect(hydrated.textContent).toBe("Saved on this device only")
 })
 
 it("without a provider the error says what to do", () => {

@@ -1,6 +1,7 @@
 // What one session or tab leaves behind reaches the server without the application touching it.
 
-import { describe, expect, it } from "vitest"
+import { randomBytes } from "node:crypto"
+import { describe, expect, it, vi } from "vitest"
 import { FakeLocks } from "./fake/locks.js"
 import { FakeServer } from "./fake/server.js"
 import { pass, useFakeTime } from "./fake/time.js"
@@ -112,6 +113,28 @@ describe("after a restart", () => {
     expect((await error).documents).toMatchObject([{ documentId: owed.documentId, hashes: outbox.hashes(owed.documentId) }])
   })
 
+  it("what belongs to a document that cannot be opened is posted as it is, in several requests if it is large", async () => {
+    const warn = vi.spyOn(console, "warn").mockImplementation(() => {})
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const first = participant(server, { outbox })
+    first.line.cut()
+    const handle = first.repo.create<any>({ n: 0 })
+    for (let n = 0; n < 3; n++) handle.change(doc => (doc[n] = new Uint8Array(randomBytes(2_500_000))))
+    await pass(100)
+    first.adapter.disconnect()
+
+    const line = server.line()
+    const second = participant(server, { outbox, line, more: { fetch: server.fetch(line) } })
+    second.repo.find = () => Promise.reject(new Error("its storage is damaged"))
+    await pass(3000)
+    expect(server.hashes(handle.documentId)).toEqual(new Set(hashesOf(handle)))
+    expect(outbox.changes.size).toBe(0)
+    expect(server.requests.every(({ body }) => body.length <= 4 * 1024 * 1024)).toBe(true)
+    warn.mockRestore()
+  })
+
   it("a document that was deleted owes nothing", async () => {
     useFakeTime()
     const server = new FakeServer()
@@ -161,5 +184,67 @@ describe("of several tabs", () => {
     await pass(10_000)
     expect(server.hashes(last.documentId).size).toBe(1)
     expect(outbox.changes.size).toBe(0)
+  })
+})
+
+describe("where locks do not work", () => {
+  /** A change that a session without a connection has left. */
+  async function left() {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const { adapter, repo, line } = participant(server, { outbox })
+    line.cut()
+    const handle = repo.create<any>({ n: 0 })
+    await pass(100)
+    adapter.disconnect()
+    return { server, outbox, handle }
+  }
+
+  const denied = () => Promise.reject(new DOMException("no locks in this frame", "SecurityError"))
+
+  it("as in a frame without an origin, it goes on as if there were none", async () => {
+    const warn = vi.spyOn(console, "warn").mockImplementation(() => {})
+    const { server, outbox, handle } = await left()
+    const { adapter } = participant(server, { outbox, more: { locks: { request: denied, query: denied } } })
+    let isFlushed = false
+    void adapter.flush().then(() => (isFlushed = true))
+    await pass(3000)
+    expect(isFlushed).toBe(true)
+    expect(server.hashes(handle.documentId).size).toBe(1)
+    expect(outbox.changes.size).toBe(0)
+    warn.mockRestore()
+  })
+
+  it("if only asking fails after the owner's lock was taken, what was left is sent all the same", async () => {
+    const { server, outbox, handle } = await left()
+    const locks = new FakeLocks().forTab()
+    participant(server, { outbox, more: { locks: { ...locks, query: denied } } })
+    await pass(3000)
+    expect(server.hashes(handle.documentId).size).toBe(1)
+    expect(outbox.changes.size).toBe(0)
+  })
+
+  it("for a while only, tabs count as living that did before, and are looked after when it works again", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const all = new FakeLocks()
+    const [one, two] = [all.forTab(), all.forTab()]
+    const { query } = one
+    participant(server, { outbox, more: { locks: one } })
+    const other = participant(server, { outbox, more: { locks: two } })
+    await pass(6000)
+    one.query = denied
+    other.line.cut()
+    const handle = other.repo.create<any>({ n: 0 })
+    // Longer than until the owner looks into the outbox in any case.
+    await pass(70_000)
+    expect(server.hashes(handle.documentId).size).toBe(0)
+    one.query = query
+    two.die()
+    other.adapter.disconnect()
+    await pass(10_000)
+    expect(server.hashes(handle.documentId).size).toBe(1)
   })
 })

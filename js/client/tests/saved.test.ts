@@ -2,10 +2,10 @@
 // client ever had of a document is durable on the server that it is connected to, or was last connected to.
 
 import * as A from "@automerge/automerge"
-import type { DocHandle } from "@automerge/automerge-repo"
+import { generateAutomergeUrl, parseAutomergeUrl, type DocHandle } from "@automerge/automerge-repo"
 import fc from "fast-check"
 import { describe, expect, it, vi } from "vitest"
-import { PlainDocument } from "../src/plain/index.js"
+import { openDocument, PlainDocument } from "../src/plain/index.js"
 import { FakeLocks } from "./fake/locks.js"
 import { runs } from "./fake/runs.js"
 import { Issuer, play, repair, schedule, type Step } from "./fake/schedule.js"
@@ -86,6 +86,29 @@ describe("whenSaved", () => {
     expect(saved.isDone).toBe(true)
     expect(server.hashes(handle.documentId)).toEqual(new Set(hashesOf(handle)))
   })
+})
+
+it("an error of a document that was opened on a connection lists what was never durable, and not all of it", async () => {
+  useFakeTime()
+  const server = new FakeServer()
+  const [outbox, storage] = [new MemoryStore(), new MemoryStorage()]
+  const first = participant(server, { outbox, repo: { storage } })
+  const handle = first.repo.create<any>({ n: 0 })
+  await pass(3000)
+  first.line.cut()
+  handle.change(doc => (doc.n = 1))
+  await pass(300)
+  first.adapter.disconnect()
+  outbox.changes.clear()
+
+  const { adapter, repo } = participant(server, { outbox, repo: { storage } })
+  await pass(1000)
+  server.commitMs = 1e9
+  void repo.find(handle.url)
+  await pass(10)
+  const saved = watch(adapter.whenSaved(handle.documentId, { timeout: 1000 }))
+  await pass(1000)
+  expect(saved.error.documents).toEqual([{ documentId: handle.documentId, hashes: hashesOf(handle).slice(1), rejected: [] }])
 })
 
 describe("a document that is read again from storage that is behind", () => {
@@ -215,7 +238,7 @@ describe("what was durable on another server", () => {
     line.cut()
     // Longer than until the owner looks into the outbox again.
     await pass(90_000)
-    expect(adapter.saveStatus(handle).state).toBe("savedOnDevice")
+    expect(adapter.saveStatus(handle)).toMatchObject({ state: "notSaved", unsavedChanges: 1 })
   })
 })
 
@@ -322,6 +345,214 @@ describe("a server that was restored from a backup under its old name", () => {
     expect(server.hashes(open.documentId)).toEqual(new Set(hashesOf(open)))
     expect(server.hashes(documentId)).toEqual(new Set(all))
     expect(adapter.saveStatus().state).toBe("saved")
+  })
+})
+
+it.each(["repo", "plain document"])("what others have written is not owed while it arrives in parts (%s)", async kind => {
+  useFakeTime()
+  const server = new FakeServer()
+  server.changesMax = 2
+  const outbox = new MemoryStore()
+  const others = participant(server)
+  const handle = others.repo.create<any>({ n: 0 })
+  await pass(1000)
+  const unsaved = new Set<number>()
+  let arrived: () => any
+  if (kind === "repo") {
+    const { adapter, repo } = participant(server, { outbox })
+    const mine = repo.find<any>(handle.url)
+    adapter.onSaveStatus(() => unsaved.add(adapter.saveStatus().unsavedChanges))
+    await pass(1000)
+    const found = await mine
+    arrived = () => found.doc()
+  } else {
+    const doc = new PlainDocument<any>("ws://server.test", handle.documentId, { environment: environment(server.line()), outbox })
+    doc.onSaveStatus(() => unsaved.add(doc.saveStatus().unsavedChanges))
+    arrived = () => doc.doc
+    await pass(1000)
+  }
+  others.line.cut()
+  for (let n = 1; n <= 9; n++) handle.change(doc => (doc.n = n))
+  others.line.mend()
+  await pass(60_000)
+  expect(arrived()).toEqual({ n: 9 })
+  expect([...unsaved]).toEqual([0])
+  expect([...outbox.everPut]).toEqual([])
+})
+
+describe("what is said to be on this device", () => {
+  it("is there, also if another tab has taken it out because a server had it that was restored since", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    const { adapter, repo, line } = participant(server, { outbox })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(1000)
+    server.commitMs = 1e9
+    handle.change(doc => (doc.n = 1))
+    await pass(100)
+    expect(outbox.hashes(handle.documentId)).toEqual(hashesOf(handle).slice(1))
+    outbox.changes.clear()
+    server.kill()
+    server.start()
+    await pass(2000)
+    line.cut()
+    await pass(30_000)
+    expect(adapter.saveStatus(handle).state).toBe("savedOnDevice")
+    expect(outbox.hashes(handle.documentId)).toEqual(hashesOf(handle).slice(1))
+  })
+
+  it.each([true, false])("is there, also of a document that was imported under an id of its own (repo with storage: %s)", async hasStorage => {
+    useFakeTime()
+    const server = new FakeServer()
+    const outbox = new MemoryStore()
+    outbox.writeMs = 50
+    const repo = hasStorage ? { storage: new MemoryStorage() } : {}
+    const first = participant(server, { outbox, repo })
+    first.line.cut()
+    const { documentId } = parseAutomergeUrl(generateAutomergeUrl())
+    const handle = first.repo.import<any>(A.save(A.from({ n: 1 })), { docId: documentId })
+    expect(first.adapter.saveStatus(handle)).toMatchObject({ state: "notSaved", unsavedChanges: 1 })
+    await pass(300)
+    expect(first.adapter.saveStatus(handle).state).toBe("savedOnDevice")
+    expect(outbox.hashes(documentId)).toEqual(hashesOf(handle))
+    first.adapter.disconnect()
+    const { adapter } = participant(server, { outbox, repo })
+    await pass(3000)
+    expect(adapter.saveStatus(documentId).state).toBe("saved")
+    expect(server.hashes(documentId)).toEqual(new Set(hashesOf(handle)))
+    expect(outbox.changes.size).toBe(0)
+  })
+
+  it.each([true, false])("is not what a server had called durable, if there is no storage (another server: %s)", async isOther => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter, repo, line } = participant(server, { outbox: new MemoryStore() })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(1000)
+    server.commitMs = 1e9
+    server.extended = false
+    server.backup()
+    server.restore(isOther ? "another" : server.storageId)
+    await pass(3000)
+    expect(adapter.saveStatus(handle).state).toBe("saving")
+    line.cut()
+    await pass(30_000)
+    expect(adapter.saveStatus(handle)).toMatchObject({ state: "notSaved", unsavedChanges: isOther ? 1 : 0 })
+    handle.change(doc => (doc.n = 1))
+    await pass(100)
+    expect(adapter.saveStatus(handle)).toMatchObject({ state: isOther ? "notSaved" : "savedOnDevice", unsavedChanges: isOther ? 2 : 1 })
+  })
+
+  it("does not have what was refused and taken out of the outbox, over connections", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.refuses = ({ message }) => message === "bad"
+    const outbox = new MemoryStore()
+    const { adapter, repo } = participant(server, { outbox })
+    const handle = repo.create<any>({ n: 0 })
+    handle.change(doc => (doc.n = 1), { message: "bad" })
+    await pass(1000)
+    adapter.discardRejected(handle)
+    server.closeAll(1006)
+    await pass(5000)
+    expect(adapter.saveStatus(handle).state).toBe("rejected")
+    expect(outbox.changes.size).toBe(0)
+  })
+})
+
+describe("a document that was deleted on the server", () => {
+  const refused = (hashes: readonly string[]) => hashes.map(hash => ({ hash, reason: "the document was deleted" }))
+
+  it("is rejected as a whole, on this connection and on the next", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const { adapter, repo } = participant(server)
+    const handle = repo.create<any>({ n: 0 })
+    handle.change(doc => (doc.n = 1))
+    await pass(1000)
+    server.delete(handle.documentId)
+    for (const _ of [1, 2]) {
+      await pass(1000)
+      expect(adapter.saveStatus(handle).state).toBe("rejected")
+      const closing = watch(adapter.close())
+      await pass(0)
+      const hashes = hashesOf(handle)
+      expect(closing.error).toMatchObject({ reason: "rejected", documents: [{ hashes, rejected: refused(hashes) }] })
+      server.closeAll(1006)
+      await pass(1000)
+    }
+    handle.change(doc => (doc.n = 2))
+    await pass(1000)
+    expect(adapter.saveStatus(handle)).toMatchObject({ state: "rejected", unsavedChanges: hashesOf(handle).length })
+    repo.delete(handle.documentId)
+    const closing = watch(adapter.close())
+    await pass(100)
+    expect(closing.isDone).toBe(true)
+  })
+
+  it("is rejected when a later session opens it", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const [outbox, storage] = [new MemoryStore(), new MemoryStorage()]
+    const first = participant(server, { outbox, repo: { storage } })
+    const handle = first.repo.create<any>({ n: 0 })
+    await pass(3000)
+    first.adapter.disconnect()
+    server.delete(handle.documentId)
+    const { adapter, repo } = participant(server, { outbox, repo: { storage } })
+    void repo.find(handle.url)
+    await pass(1000)
+    expect(adapter.saveStatus(handle).state).toBe("rejected")
+    const saved = watch(adapter.whenSaved(handle))
+    await pass(0)
+    expect(saved.error.documents).toEqual([{ documentId: handle.documentId, hashes: hashesOf(handle), rejected: refused(hashesOf(handle)) }])
+  })
+
+  it("is not called saved by a later session that opens it offline", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const [outbox, storage] = [new MemoryStore(), new MemoryStorage()]
+    const { adapter, repo } = participant(server, { outbox, repo: { storage } })
+    const handle = repo.create<any>({ n: 0 })
+    await pass(3000)
+    expect(outbox.durableHeads.size).toBe(1)
+    server.delete(handle.documentId)
+    await pass(1000)
+    adapter.disconnect()
+    const line = server.line()
+    line.mode = "silent"
+    const later = participant(server, { outbox, repo: { storage }, line })
+    void later.repo.find(handle.url)
+    await pass(1000)
+    expect(later.adapter.saveStatus(handle).state).toBe("savedOnDevice")
+  })
+
+  it("as a plain document is rejected, too", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    const doc = new PlainDocument<any>("ws://server.test", DOCUMENT_ID, { environment: environment(server.line()) })
+    doc.change(d => (d.n = 1))
+    await pass(100)
+    server.delete(DOCUMENT_ID)
+    for (const _ of [1, 2]) {
+      await pass(1000)
+      expect(doc.saveStatus().state).toBe("rejected")
+      const closing = watch(doc.close())
+      await pass(0)
+      expect(closing.error.documents).toEqual([{ documentId: DOCUMENT_ID, hashes: A.getHeads(doc.doc), rejected: refused(A.getHeads(doc.doc)) }])
+      server.closeAll(1006)
+    }
+    doc.disconnect()
+  })
+
+  it("is not opened as a plain one, and that is said at once", async () => {
+    useFakeTime()
+    const server = new FakeServer()
+    server.delete(DOCUMENT_ID)
+    const opening = watch(openDocument("ws://server.test", DOCUMENT_ID, { environment: environment(server.line()) }))
+    await pass(100)
+    expect(String(opening.error)).toContain("the document was deleted")
   })
 })
 

@@ -73,3 +73,16 @@ it("sends much in several requests", async () => {
   expect(server.requests.length).toBeGreaterThan(1)
   expect(server.requests.every(({ body }) => body.length <= 4 * 1024 * 1024)).toBe(true)
 })
+
+it("sends what several tabs have left of a document in causal order, whichever wrote last", async () => {
+  useFakeTime()
+  const [server, outbox] = [new FakeServer(), new MemoryStore()]
+  const noise = () => new Uint8Array(randomBytes(2_500_000))
+  const [left] = await offline(server, outbox, [doc => [1, 2, 3].forEach(n => doc.change(d => (d[n] = noise())))])
+  const rows = [...outbox.changes].reverse()
+  outbox.changes.clear()
+  for (const [key, change] of rows) outbox.changes.set(key, change)
+  expect(await sending(server, outbox)).toEqual([])
+  expect(server.hashes(left!.documentId)).toEqual(new Set(left!.hashes))
+  expect(outbox.changes.size).toBe(0)
+})

@@ -1,6 +1,7 @@
 // Every outbox store keeps the same promises.
 
-import { appendFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
+import { existsSync } from "node:fs"
+import { appendFile, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { IDBFactory, IDBTransaction } from "fake-indexeddb"
@@ -122,6 +123,15 @@ describe("FileOutboxStore", () => {
     expect(await openFile(path).load()).toEqual({ changes: [row("a", "1")], durableHeads: new Map(), serverId: "server" })
   })
 
+  it.runIf(existsSync("/dev/full"))("leaves no file open that it could not write anew", async () => {
+    const path = join(folder, "outbox")
+    await symlink("/dev/full", `${path}.new`)
+    const store = openFile(path)
+    const before = (await readdir("/proc/self/fd")).length
+    for (let n = 0; n < 20; n++) await expect(store.load()).rejects.toThrow("ENOSPC")
+    expect((await readdir("/proc/self/fd")).length).toBeLessThan(before + 10)
+  })
+
   it("says that a file is none of its own", async () => {
     const path = join(folder, "outbox")
     await writeFile(path, "not an outbox\n")
@@ -143,6 +153,19 @@ it("IndexedDBStore reads what version 1 wrote, but not heads of which the server
   })
   const store = toBeClosed(new IndexedDBStore("outbox", factory))
   expect(await store.load()).toEqual({ changes: [row("a", "1")], durableHeads: new Map(), serverId: "server" })
+})
+
+it("IndexedDBStore opens its database anew if an attempt is never answered", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
+  const open = vi.spyOn(factory, "open").mockImplementationOnce(() => ({}) as IDBOpenDBRequest)
+  const store = toBeClosed(new IndexedDBStore("outbox", factory))
+  const loading = store.load()
+  const failed = expect(loading).rejects.toThrow("has not answered")
+  await vi.advanceTimersByTimeAsync(10_000)
+  await failed
+  vi.useRealTimers()
+  expect((await store.load()).changes).toEqual([])
+  expect(open).toHaveBeenCalledTimes(2)
 })
 
 it("IndexedDBStore orders changes by the clock that it is given, and by their number within a millisecond", async () => {

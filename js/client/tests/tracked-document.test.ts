@@ -14,6 +14,7 @@ function tracked() {
     onPending: (_: string, changes: readonly { hash: string }[]) => pending.push(...changes.map(({ hash }) => hash)),
     onSettled: (_: string, changes: readonly { hash: string }[]) => settled.push(...changes.map(({ hash }) => hash)),
     onLacking: (documentId: string) => lacking.push(documentId),
+    hasStorage: true,
   }
   return { document: new TrackedDocument("doc", events, () => 0), pending, settled, lacking }
 }
@@ -99,6 +100,81 @@ describe("a document", () => {
     expect([...document.pending.keys()]).toEqual(hashes(clone))
   })
 
+  it("that is loaded on a later connection lists what nobody knows to be durable", () => {
+    const { document } = tracked()
+    const doc = load(grow(A.init(), 2))
+    document.doubt(false)
+    document.update(doc)
+    expect(document.unsaved.hashes).toEqual(hashes(doc))
+  })
+
+  it("lists only what is pending while the same server has not spoken again, and all that it may lack once it says that it lacks something", () => {
+    const { document } = tracked()
+    const doc = load(grow(A.init(), 2))
+    document.update(doc)
+    document.serverHas(A.getHeads(doc))
+    document.doubt(false)
+    expect([document.isSaved, document.unsaved.hashes]).toEqual([false, []])
+    // It is ahead, and so its heads do not tell.
+    document.serverHas(["ab".repeat(32)])
+    expect(document.unsaved.hashes).toEqual([])
+    document.markMissing(A.getHeads(doc))
+    expect(document.unsaved.hashes).toEqual(hashes(doc))
+  })
+
+  it("that is loaded on a connection lists what was not durable in an earlier session, until the server lacks more", () => {
+    const { document } = tracked()
+    const old = grow(A.init(), 2)
+    const doc = grow(load(old), 1)
+    document.remember(A.getHeads(old), [])
+    document.doubt(false)
+    document.update(load(doc))
+    expect([document.isSaved, document.unsaved.hashes]).toEqual([false, A.getHeads(doc)])
+    document.serverHas(["ab".repeat(32)])
+    expect([document.isSaved, document.unsaved.hashes]).toEqual([false, A.getHeads(doc)])
+    document.markMissing(A.getHeads(doc))
+    expect(document.unsaved.hashes).toEqual(A.getHeads(doc))
+    document.markMissing(A.getHeads(old))
+    expect(document.unsaved.hashes).toEqual(hashes(doc))
+    document.doubt(true)
+    document.remember([], [])
+    expect(document.unsaved.hashes).toEqual(hashes(doc))
+  })
+
+  it("that was durable in an earlier session is not saved on a connection before the server says so", () => {
+    const { document } = tracked()
+    const doc = load(grow(A.init(), 2))
+    document.remember(A.getHeads(doc), [])
+    document.doubt(false)
+    document.update(doc)
+    expect([document.isSaved, document.unsaved.hashes]).toEqual([false, []])
+    document.serverHas(A.getHeads(doc))
+    expect(document.isSaved).toBe(true)
+  })
+
+  it("lists only what is pending when the outbox is read after the server has spoken", () => {
+    const { document } = tracked()
+    const old = grow(A.init(), 2)
+    const doc = grow(load(old), 1)
+    document.update(load(old))
+    document.serverHas(A.getHeads(old))
+    document.serverHas(["ab".repeat(32)])
+    document.remember([], changesSince(doc, A.getHeads(old)).map(change => ({ ...change, since: 0 })))
+    expect(document.unsaved.hashes).toEqual(A.getHeads(doc))
+  })
+
+  it("that was refused before it was known what is owed of it is rejected", () => {
+    const { document } = tracked()
+    const old = grow(A.init(), 1)
+    const doc = grow(A.clone(old), 2)
+    const [, refused, after] = hashes(doc)
+    document.update(load(doc))
+    document.reject([{ hash: refused!, reason: "no" }])
+    document.serverHas(A.getHeads(old))
+    expect(document.unsaved).toEqual({ documentId: "doc", hashes: [refused, after], rejected: [{ hash: refused, reason: "no" }] })
+    expect(document.isHopeless(document.tips)).toBe(true)
+  })
+
   it("that is unloaded still owes what it owed", () => {
     const { document } = tracked()
     const doc = grow(A.init(), 2)
@@ -135,6 +211,47 @@ describe("a document", () => {
     expect(document.isSaved).toBe(true)
     expect(settled).toEqual(hashes(doc).slice(0, 2))
   })
+})
+
+it("what the server sends in parts is not owed, beside what is", () => {
+  const { document, pending } = tracked()
+  const base = grow(A.init(), 1)
+  const theirs = grow(A.clone(base), 6)
+  let mine = grow(load(base), 1)
+  document.update(load(base))
+  document.serverHas(A.getHeads(base))
+  document.update(mine)
+  const sent = A.getAllChanges(theirs).slice(1)
+  for (const part of [sent.slice(0, 2), sent.slice(2, 4), sent.slice(4)]) {
+    document.serverHas(A.getHeads(theirs), part)
+    mine = A.applyChanges(mine, part)[0]
+    document.update(mine)
+    expect([...document.pending.keys()]).toEqual(pending)
+  }
+  expect(pending).toHaveLength(1)
+})
+
+it("whoever waits for a document waits for its newest changes only, as all below them is implied, but is told of hope for those below", () => {
+  const { document } = tracked()
+  const old = grow(A.init(), 1)
+  const doc = grow(A.clone(old), 3)
+  document.update(doc)
+  const [first, second, third, fourth] = hashes(doc)
+  expect(document.tips).toEqual([fourth])
+  document.reject([{ hash: third!, reason: "no" }])
+  expect(document.isHopeless([fourth!])).toBe(false)
+  document.serverHas([second!])
+  expect(document.isHopeless([fourth!])).toBe(true)
+  expect(document.unsaved.hashes).toEqual([third, fourth])
+  expect(first).toBeDefined()
+})
+
+it("whoever waits for a document also waits for what only the outbox has, also if something between is gone", () => {
+  const { document } = tracked()
+  const doc = grow(A.init(), 3)
+  const [first, , third] = changesSince(doc, []).map(change => ({ ...change, since: 0 }))
+  document.remember([], [first!, third!])
+  expect(document.tips.sort()).toEqual([first!.hash, third!.hash].sort())
 })
 
 describe("a document that is read again from storage that is behind", () => {

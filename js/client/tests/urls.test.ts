@@ -7,6 +7,8 @@ it.each([
   ["wss://server.test/sync", undefined, "https://server.test/sync/v1/docs/a%20b/changes"],
   ["wss://server.test/sync/?key=1&token=old", "new", "https://server.test/sync/v1/docs/a%20b/changes?key=1&token=new"],
   ["wss://server.test/sync?key=1#here", undefined, "https://server.test/sync/v1/docs/a%20b/changes?key=1"],
+  ["wss://server.test/v1/sync?key=1", undefined, "https://server.test/v1/docs/a%20b/changes?key=1"],
+  ["wss://server.test/app/v1/sync/", undefined, "https://server.test/app/v1/docs/a%20b/changes"],
 ])("changes for %s with token %s are posted to %s", (url, token, expected) => {
   expect(changesUrl(url, "a b", token)).toBe(expected)
 })

@@ -17,7 +17,8 @@ const MAX = 50
 export class ChangeLog {
   readonly #adapter: HighwaterClientAdapter
   readonly #handle: PageHandle
-  readonly #ended = new AbortController()
+  /** One for each change that is shown: ends the waiting for it. */
+  readonly #waits = new Map<string, AbortController>()
   readonly #listeners = new Set<() => void>()
   #heads: string[]
   #changes: readonly LoggedChange[] = []
@@ -39,7 +40,7 @@ export class ChangeLog {
 
   end(): void {
     this.#handle.off("heads-changed", this.#look)
-    this.#ended.abort()
+    this.#waitOnlyFor(new Set())
   }
 
   readonly #look = (): void => {
@@ -53,19 +54,31 @@ export class ChangeLog {
   #add(hash: string): void {
     const madeAt = Date.now()
     const started = performance.now()
-    this.#set([{ hash, madeAt, durableAfter: undefined, isRefused: false }, ...this.#changes].slice(0, MAX))
-    this.#adapter.whenSaved(this.#handle, { signal: this.#ended.signal }).then(
+    const wait = new AbortController()
+    this.#waits.set(hash, wait)
+    this.#show([{ hash, madeAt, durableAfter: undefined, isRefused: false }, ...this.#changes].slice(0, MAX))
+    this.#adapter.whenSaved(this.#handle, { signal: wait.signal }).then(
       () => this.#update(hash, { durableAfter: performance.now() - started }),
       error => this.#update(hash, { isRefused: error?.reason === "rejected" })
     )
   }
 
   #update(hash: string, news: Partial<LoggedChange>): void {
-    this.#set(this.#changes.map(change => (change.hash === hash ? { ...change, ...news } : change)))
+    if (!this.#waits.has(hash)) return
+    this.#show(this.#changes.map(change => (change.hash === hash ? { ...change, ...news } : change)))
   }
 
-  #set(changes: readonly LoggedChange[]): void {
+  #show(changes: readonly LoggedChange[]): void {
     this.#changes = changes
+    this.#waitOnlyFor(new Set(changes.map(({ hash }) => hash)))
     for (const listener of [...this.#listeners]) listener()
+  }
+
+  #waitOnlyFor(shown: ReadonlySet<string>): void {
+    for (const [hash, wait] of this.#waits) {
+      if (shown.has(hash)) continue
+      this.#waits.delete(hash)
+      wait.abort()
+    }
   }
 }

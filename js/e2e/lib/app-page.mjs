@@ -5,8 +5,9 @@ import { events, until, within } from "../../interop/lib/wait.mjs"
 
 const OPEN_MS = 30_000
 const KEY_MS = 20_000
+const CLOSE_MS = 20_000
 
-/** Once in some hundred rounds Chromium never says that it has taken a key, while the page is well. */
+/** Once in some hundred rounds Chromium never says that it has taken a key, or closed a page, while the page is well. */
 export class BrowserStalledError extends Error {}
 
 /** Emits "report". */
@@ -85,11 +86,12 @@ export class AppPage extends EventEmitter {
   }
 
   async #press(key) {
-    try {
-      await within(KEY_MS, "the browser to take a key", this.#page.keyboard.press(key))
-    } catch (error) {
-      throw new BrowserStalledError(error.message)
-    }
+    await inTime(KEY_MS, "the browser to take a key", this.#page.keyboard.press(key))
+  }
+
+  /** Closes the page without asking it. */
+  async close() {
+    await inTime(CLOSE_MS, "the browser to close a page", this.#page.close({ runBeforeUnload: false }))
   }
 
   /** Puts in a text at once, as pasting does. */
@@ -131,5 +133,13 @@ export class AppPage extends EventEmitter {
       if (isSaved) this.saved.push({ count: this.edits.length, heads: report.heads })
     }
     this.emit("report", report)
+  }
+}
+
+async function inTime(ms, what, done) {
+  try {
+    return await within(ms, what, done)
+  } catch (error) {
+    throw new BrowserStalledError(error.message)
   }
 }

@@ -12,7 +12,7 @@ export const endings = {
     async prepare({ page, ended }) {
       return () => {
         ended()
-        return page.page.close({ runBeforeUnload: false })
+        return page.close()
       }
     },
   },
@@ -76,7 +76,7 @@ export const endings = {
       await profile.setOffline(true)
       return () => {
         ended()
-        return page.page.close({ runBeforeUnload: false })
+        return page.close()
       }
     },
     async after({ profile, line }) {
@@ -103,6 +103,8 @@ export const endings = {
 /** Half of the time by asking the browser for it, otherwise from outside. */
 async function crash({ page, profile, random, otherTab, ended }) {
   const crashed = page.page.waitForEvent("crash")
+  // If the browser has to be replaced before that, nobody waits for it any more.
+  crashed.catch(() => {})
   const crash = () => void page.session.send("Page.crash").catch(() => {})
   // From outside all tabs would go.
   const kill = otherTab || random() < 0.5 ? crash : await profile.readyToKillPages()
@@ -110,6 +112,6 @@ async function crash({ page, profile, random, otherTab, ended }) {
     kill()
     ended()
     await crashed
-    await page.page.close()
+    await page.close()
   }
 }

@@ -82,6 +82,13 @@ export class Profile {
     }
   }
 
+  /** The same profile with another browser, of one that does not do what it is told. */
+  async renew() {
+    const kill = await this.readyToKillBrowser()
+    await kill()
+    await this.open()
+  }
+
   async close() {
     await this.#context?.close()
     this.#context = undefined

@@ -1,5 +1,6 @@
 // One round: somebody opens a document, types, and the page comes to its end. Then the server is asked.
 
+import { BrowserStalledError } from "./app-page.mjs"
 import { createDocument, notDurable, textOnServer } from "./judge.mjs"
 import { between, oneOf, randomFrom } from "./random.mjs"
 
@@ -60,15 +61,22 @@ async function judge(world, ending, scene, page) {
   return result
 }
 
-async function clearAway({ page, otherTab }) {
-  await page.page.close()
-  await otherTab?.page.close()
+/** What came of the round is known: a browser that does not close its pages any more changes nothing of it. */
+async function clearAway({ page, otherTab, profile }) {
+  try {
+    await page.close()
+    await otherTab?.close()
+  } catch (error) {
+    if (!(error instanceof BrowserStalledError)) throw error
+    console.warn(`${error.message}; it goes on with another browser`)
+    await profile.renew()
+  }
 }
 
 async function withPage(open, work) {
   const page = await open()
   const result = await work()
-  await page.page.close()
+  await page.close()
   return result
 }
 

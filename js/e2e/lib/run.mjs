@@ -30,8 +30,7 @@ async function play(world, name, seed, isNew, repeats = 1) {
   } catch (error) {
     if (error instanceof BrowserStalledError && repeats > 0) {
       console.warn(`${world.client}, ${name}, seed ${seed}: ${error.message}; once more with another browser`)
-      await world.profile.close()
-      await world.profile.open()
+      await world.profile.renew()
       return play(world, name, seed, isNew, repeats - 1)
     }
     error.message = `${world.client}, ${name}, seed ${seed}: ${error.message}\n${world.server.log}`

@@ -23,7 +23,7 @@ test("what is too large for a closing tab comes when a page is opened", async ()
       await page.paste(text)
     }
     await page.until("all to be on the device", () => page.edits.length === PASTES && page.status.state === "savedOnDevice")
-    await page.page.close()
+    await page.close()
     world.line.mend()
     await world.page(undefined, { url })
     const { text } = await textOnServer(world.server.url, documentUrl, found => found.length >= pasted.length)

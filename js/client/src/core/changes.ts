@@ -15,6 +15,9 @@ export interface Change {
 
 const MAGIC = [0x85, 0x6f, 0x4a, 0x83]
 const CHECKSUM_END = 8
+const TYPE_AT = 8
+/** A change, and a compressed one. */
+const CHANGE_TYPES = [1, 2]
 const LENGTH_START = 9
 
 /** All changes of the document that are not ancestors of these heads, in causal order. */
@@ -26,7 +29,7 @@ export function changesSince(doc: A.Doc<unknown>, heads: readonly string[]): Cha
   if (chunks.length !== metadata.length) throw new Error("automerge lists other changes than it saves; please report this")
   return metadata.map(({ hash, deps }, at) => {
     const bytes = chunks[at]!
-    if (checksum(bytes) !== hash.slice(0, 8)) throw new Error("automerge saves changes in another order than it lists them; please report this")
+    if (!isChunkOf(hash, bytes)) throw new Error("automerge saves changes in another order than it lists them; please report this")
     return { hash, deps, bytes }
   })
 }
@@ -35,6 +38,39 @@ export function changesSince(doc: A.Doc<unknown>, heads: readonly string[]): Cha
 export function hasChange(doc: A.Doc<unknown>, hash: string): boolean {
   // Not hasHeads, which rebuilds the whole change, nor getMissingDeps, which takes a change that waits for others as present.
   return A.getBackend(doc).getChangeMetaByHash(hash) !== null
+}
+
+/** Whether these chunks are single changes, and one of the heads is not among them: then the rest follows. */
+export function isPart(chunks: readonly Uint8Array[], heads: readonly string[]): boolean {
+  const areChanges = chunks.every(chunk => CHANGE_TYPES.includes(chunk[TYPE_AT]!))
+  const sums = new Set(areChanges ? chunks.map(checksum) : [])
+  return sums.size > 0 && heads.some(hash => !sums.has(hash.slice(0, 8)))
+}
+
+/** The hashes of those of these changes that the document can take. Not read one by one, as that takes seconds. */
+export function hashesOf(chunks: readonly Uint8Array[], doc: A.Doc<unknown>): string[] {
+  const [after] = A.applyChanges(A.clone(doc), [...chunks])
+  const sums = new Set(chunks.map(checksum))
+  // Others may have waited for these.
+  const hashes = A.getChangesMetaSince(after, A.getHeads(doc)).flatMap(({ hash }) => (sums.has(hash.slice(0, 8)) ? [hash] : []))
+  // A whole copy, which would be kept until nobody knows when.
+  A.free(after)
+  return hashes
+}
+
+/** The same changes, each after those of them that it builds on. Else they stay in their order. */
+export function inCausalOrder<C extends Change>(changes: readonly C[]): C[] {
+  const byHash = new Map(changes.map(change => [change.hash, change]))
+  const ordered = new Set<C>()
+  for (const change of changes) {
+    const stack = [change]
+    for (let next = stack.at(-1); next !== undefined; next = stack.at(-1)) {
+      const before = next.deps.map(dep => byHash.get(dep)).filter(one => one !== undefined && !ordered.has(one))
+      if (before.length > 0) stack.push(...(before as C[]))
+      else ordered.add(stack.pop()!)
+    }
+  }
+  return [...ordered]
 }
 
 /** Takes concatenated chunks apart. */
@@ -72,6 +108,10 @@ function readLength(bytes: Uint8Array, at: number): [number, number] {
     value += (byte & 0x7f) * factor
     if (byte < 0x80) return [value, at]
   }
+}
+
+function isChunkOf(hash: string, chunk: Uint8Array): boolean {
+  return checksum(chunk) === hash.slice(0, 8)
 }
 
 /** The first bytes of a change's hash are the checksum of its chunk. */

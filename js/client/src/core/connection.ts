@@ -34,6 +34,8 @@ export interface ConnectionHandlers {
   onStateChange(state: ConnectionState): void
   /** Say something that the server answers. False if there is no such thing; then silence proves nothing. */
   ping(): boolean
+  /** Whether a {@link ping} would ask about what is owed. That is due now and then, also while the server speaks of other things. */
+  isOwing(): boolean
 }
 
 const OPEN = 1
@@ -59,6 +61,8 @@ export class Connection {
   #error: ConnectionStoppedError | undefined
   #attemptedAt = 0
   #readyAt: number | undefined
+  /** When it was last looked whether something is owed. */
+  #lookedAt = 0
   #isProbing = false
   #tokenExpired = false
   #serverSaid = ""
@@ -112,7 +116,7 @@ export class Connection {
   /** The handshake is done. */
   ready(): void {
     if (this.#state !== "connecting") return
-    this.#readyAt = this.#environment.now()
+    this.#readyAt = this.#lookedAt = this.#environment.now()
     this.#tokenExpired = false
     this.#setState("open")
     this.#expectSilence()
@@ -224,17 +228,40 @@ export class Connection {
 
   /** A sign of life. Before the handshake the clock for that runs, and nothing stops it. */
   #aliveIfOpen(): void {
-    if (this.#state === "open") this.#expectSilence()
+    if (this.#state !== "open") return
+    const isDue = this.#environment.now() - this.#lookedAt >= this.#silence
+    if (isDue) this.#lookedAt = this.#environment.now()
+    if (isDue && this.#handlers.isOwing()) this.#probe()
+    else this.#expectSilence()
+  }
+
+  get #silence(): number {
+    return this.#options.heartbeatInterval ?? 10_000
   }
 
   #expectSilence(): void {
-    this.#setTimer(() => this.#probe(), this.#options.heartbeatInterval ?? 10_000)
+    this.#setTimer(() => this.#probe(), this.#silence)
   }
 
   #probe(): void {
-    if (!this.#handlers.ping()) return this.#expectSilence()
-    this.#setTimer(() => this.drop(), this.#options.heartbeatTimeout ?? 10_000)
+    // A socket that is closing may never come to its end.
+    if (this.#socket?.readyState !== OPEN) return this.drop()
+    this.#lookedAt = this.#environment.now()
+    if (this.#handlers.ping()) this.#expectAnswer()
+    else this.#expectSilence()
+  }
+
+  /** It cannot come before the question is out, and that waits behind what was sent before: that may be large, and the path slow. */
+  #expectAnswer(): void {
+    const waiting = this.#waiting
+    const look = () => (this.#waiting < waiting ? this.#expectAnswer() : this.drop())
+    this.#setTimer(look, this.#options.heartbeatTimeout ?? 10_000)
     this.#isProbing = true
+  }
+
+  /** How many bytes are still to go out. */
+  get #waiting(): number {
+    return this.#socket?.bufferedAmount ?? 0
   }
 
   #setTimer(callback: () => void, ms: number): void {

@@ -2,6 +2,7 @@
 export interface WebSocketLike {
   binaryType: string
   readonly readyState: number
+  readonly bufferedAmount?: number
   send(data: Uint8Array | string): void
   close(code?: number, reason?: string): void
   addEventListener(type: string, listener: (event: any) => void): void

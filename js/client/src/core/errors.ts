@@ -1,3 +1,6 @@
+/** Why the server refuses every change of a document that was deleted there. */
+export const DELETED = "the document was deleted"
+
 /** A change that the server refused, and why. */
 export interface RejectedChange {
   /** The change's hash, in hex. */
@@ -10,7 +13,10 @@ export interface RejectedChange {
 export interface UnsavedDocument {
   /** The document's id. */
   readonly documentId: string
-  /** All hashes that the server has not called durable, in causal order. Includes the rejected ones. */
+  /**
+   * All hashes that the server has not called durable, in causal order. Includes the rejected ones. None, if it has
+   * called all of them durable before and only did not confirm that on the last connection.
+   */
   readonly hashes: readonly string[]
   /** Those of them that the server will never take. */
   readonly rejected: readonly RejectedChange[]

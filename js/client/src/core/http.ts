@@ -1,11 +1,12 @@
 import { joinChunks, type Change } from "./changes.js"
 import type { Environment } from "./environment.js"
-import type { RejectedChange } from "./errors.js"
+import { DELETED, type RejectedChange } from "./errors.js"
 import { withToken } from "./token.js"
 
 const GONE = 410
-/** As the server says it on a socket. */
-const DELETED = "the document was deleted"
+
+// The server takes 32 MiB at once. Smaller requests show progress on a slow path.
+const REQUEST_BYTES_MAX = 4 * 1024 * 1024
 
 /** What the server says about posted changes. */
 export interface PostedChanges {
@@ -15,10 +16,10 @@ export interface PostedChanges {
   readonly rejected: readonly RejectedChange[]
 }
 
-/** Where something of a document is: below the server's url, which may have a path and a query of its own. */
+/** Where something of a document is: below the server's url, which may have a path and a query of its own, or be that of its sockets. */
 export function documentUrl(serverUrl: string, documentId: string, what: "sync" | "changes"): URL {
   const url = new URL(serverUrl)
-  url.pathname = `${url.pathname.replace(/\/$/, "")}/v1/docs/${encodeURIComponent(documentId)}/${what}`
+  url.pathname = `${url.pathname.replace(/(\/v1\/sync)?\/?$/, "")}/v1/docs/${encodeURIComponent(documentId)}/${what}`
   url.hash = ""
   return url
 }
@@ -56,4 +57,36 @@ export async function postChanges(
   } catch {
     return undefined
   }
+}
+
+/**
+ * Posts changes, which are in causal order, in several requests if they are large, and tells what the server says of
+ * each. Ends when one is not answered with success: what comes next builds on it.
+ */
+export async function* postInParts(
+  fetch: NonNullable<Environment["fetch"]>,
+  url: string,
+  changes: readonly Change[],
+  keepalive: boolean
+): AsyncGenerator<PostedChanges, void> {
+  for (const part of inParts(changes)) {
+    const answer = await postChanges(fetch, url, part, keepalive)
+    if (!answer) return
+    yield answer
+  }
+}
+
+function* inParts(changes: readonly Change[]): Generator<Change[]> {
+  let part: Change[] = []
+  let size = 0
+  for (const change of changes) {
+    size += change.bytes.length
+    if (size > REQUEST_BYTES_MAX && part.length > 0) {
+      yield part
+      part = []
+      size = change.bytes.length
+    }
+    part.push(change)
+  }
+  yield part
 }

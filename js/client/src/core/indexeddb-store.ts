@@ -7,6 +7,7 @@ const DOCUMENTS = "documents"
 const META = "meta"
 const SERVER_ID = "serverId"
 const SYNCED = "synced"
+const OPEN_MS = 10_000
 
 /** A change with its place in the order of writing: when, and which one of that millisecond. */
 type Row = OutboxChange & { readonly order: readonly [at: number, count: number] }
@@ -66,7 +67,7 @@ export class IndexedDBStore implements OutboxStore {
     this.#database = undefined
   }
 
-  /** The order of writing is the causal order within a document. */
+  /** The order of writing is the causal order within a document, as far as one tab writes. */
   #nextOrder(): Row["order"] {
     const [at, count] = this.#order
     const now = this.#now()
@@ -90,7 +91,7 @@ export class IndexedDBStore implements OutboxStore {
       } else request.result.deleteObjectStore(DOCUMENTS)
       request.result.createObjectStore(DOCUMENTS)
     }
-    const database = await result(request)
+    const database = await opened(request)
     // Browsers close it under memory pressure, and when a newer version of the application opens it.
     database.onclose = () => (this.#database = undefined)
     database.onversionchange = () => {
@@ -109,6 +110,17 @@ function result<T>(request: IDBRequest<T>): Promise<T> {
   return new Promise((resolve, reject) => {
     request.onsuccess = () => resolve(request.result)
     request.onerror = () => reject(request.error)
+  })
+}
+
+/** Browsers sometimes never answer: then it is opened anew the next time, and what comes late is not used. */
+function opened(request: IDBOpenDBRequest): Promise<IDBDatabase> {
+  return new Promise((resolve, reject) => {
+    const late = setTimeout(() => {
+      request.onsuccess = () => request.result.close()
+      reject(new Error(`the browser has not answered for ${OPEN_MS} ms when its database was opened`))
+    }, OPEN_MS)
+    result(request).then(resolve, reject).finally(() => clearTimeout(late))
   })
 }
 

@@ -1,4 +1,4 @@
-import type { Change } from "./changes.js"
+import { inCausalOrder, type Change } from "./changes.js"
 import type { RejectedChange } from "./errors.js"
 
 /** A change that the server has not called durable, as the outbox keeps it. */
@@ -12,6 +12,9 @@ export interface PendingChange extends OwedChange {
   /** Whether it is in durable storage on this device. */
   stored: boolean
 }
+
+/** How many refusals are kept of changes that are not known yet. */
+const UNKNOWN_MAX = 1000
 
 /**
  * What one document owes the server, by change hash.
@@ -49,9 +52,9 @@ export class Ledger {
     return added
   }
 
-  /** Takes what the outbox kept from an earlier session. */
+  /** Takes what the outbox kept from an earlier session, and perhaps several tabs have written. */
   restore(changes: readonly OwedChange[]): void {
-    for (const change of changes) {
+    for (const change of inCausalOrder(changes)) {
       if (!this.#pending.has(change.hash)) this.#pending.set(change.hash, { ...change, stored: true })
     }
   }
@@ -65,6 +68,7 @@ export class Ledger {
   markDurable(hashes: readonly string[], isHere: (hash: string) => boolean): PendingChange[] {
     const settled: PendingChange[] = []
     for (const hash of hashes) {
+      this.#rejected.delete(hash)
       settled.push(...this.#settle(hash))
       // Remembered also if it was pending, from the outbox: it must not be owed again when it arrives.
       if (!isHere(hash)) this.#ahead.add(hash)
@@ -96,24 +100,40 @@ export class Ledger {
     if (isOtherServer) this.#rejected.clear()
   }
 
-  /** The server will never take these changes. */
+  /** The server will never take these changes. It may say so before it is known that they are owed. */
   reject(changes: readonly RejectedChange[]): void {
-    for (const { hash, reason } of changes) if (this.#pending.has(hash)) this.#rejected.set(hash, reason)
+    for (const { hash, reason } of changes) this.#rejected.set(hash, reason)
+    const unknown = [...this.#rejected.keys()].filter(hash => !this.#pending.has(hash))
+    for (const hash of unknown.slice(0, -UNKNOWN_MAX)) this.#rejected.delete(hash)
   }
 
   /** The pending changes that the server refused. */
   get rejected(): RejectedChange[] {
-    return [...this.#rejected].map(([hash, reason]) => ({ hash, reason }))
+    const rejected = [...this.#rejected].map(([hash, reason]) => ({ hash, reason }))
+    return rejected.filter(({ hash }) => this.#pending.has(hash))
   }
 
-  /** Of these changes, those that can still become durable: neither refused nor built on what was. */
-  hopeful(hashes: Iterable<string> = this.#pending.keys()): string[] {
-    if (this.#rejected.size === 0) return [...hashes].filter(hash => this.#pending.has(hash))
+  /** The pending changes that no other one builds on. */
+  get heads(): string[] {
+    const below = new Set([...this.#pending.values()].flatMap(({ deps }) => deps))
+    return [...this.#pending.keys()].filter(hash => !below.has(hash))
+  }
+
+  /** The pending changes that can still become durable: neither refused nor built on what was. */
+  hopeful(): string[] {
     const lost = new Set<string>()
     for (const { hash, deps } of this.#pending.values()) {
       if (this.#rejected.has(hash) || deps.some(dep => lost.has(dep))) lost.add(hash)
     }
-    return [...hashes].filter(hash => this.#pending.has(hash) && !lost.has(hash))
+    return [...this.#pending.keys()].filter(hash => !lost.has(hash))
+  }
+
+  /** Whether none of the pending changes among these and below them can still become durable. */
+  isHopeless(hashes: readonly string[]): boolean {
+    // Asked after each change by everybody who waits: most of the time there is nothing to look for.
+    if (this.#rejected.size === 0) return !hashes.some(hash => this.#pending.has(hash))
+    const hopeful = new Set(this.hopeful())
+    return !this.#downFrom(hashes).some(({ hash }) => hopeful.has(hash))
   }
 
   /** When the oldest pending change was made. */
@@ -124,16 +144,24 @@ export class Ledger {
   }
 
   #settle(durable: string): PendingChange[] {
-    const settled: PendingChange[] = []
-    const stack = [durable]
-    for (let hash = stack.pop(); hash !== undefined; hash = stack.pop()) {
-      const change = this.#pending.get(hash)
-      if (!change) continue
+    const settled = this.#downFrom([durable])
+    for (const { hash } of settled) {
       this.#pending.delete(hash)
       this.#rejected.delete(hash)
-      settled.push(change)
-      stack.push(...change.deps)
     }
     return settled
+  }
+
+  /** The pending changes among these, and those that they build on. */
+  #downFrom(hashes: readonly string[]): PendingChange[] {
+    const found = new Set<PendingChange>()
+    const stack = [...hashes]
+    for (let hash = stack.pop(); hash !== undefined; hash = stack.pop()) {
+      const change = this.#pending.get(hash)
+      if (!change || found.has(change)) continue
+      found.add(change)
+      stack.push(...change.deps)
+    }
+    return [...found]
   }
 }

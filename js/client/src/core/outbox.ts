@@ -63,6 +63,7 @@ type Wishes = ReadonlyMap<string, Wish>
 const RETRY_MS = 1000
 const READ_RETRY_MS = 5000
 const SYNC_MS = 1000
+const SYNC_RETRY_MS = 5000
 const NOTHING = { put: [], remove: [], durableHeads: new Map<string, DurableHeads>() }
 const WRITES_MAX = 16
 // Browsers' databases sometimes never answer. Nothing waits for them any longer than this.
@@ -85,8 +86,9 @@ export class Outbox {
   #isScheduled = false
   #retry: unknown
   #syncTimer: unknown
-  /** Whether changes have to survive a power cut: there is no server to send to. */
-  strict = false
+  #strict = true
+  /** Whether a change was written that a power cut may undo. */
+  #isUnsynced = false
   /** The last write's error, until one succeeds. */
   error: unknown
   /** Why it could not be read, until it can. */
@@ -97,6 +99,12 @@ export class Outbox {
     this.#environment = environment
     this.#writer = writer
     this.#onStored = onStored
+  }
+
+  /** Whether changes have to survive a power cut: there is no server to send to. */
+  set strict(strict: boolean) {
+    this.#strict = strict
+    this.#syncLater()
   }
 
   /** Everything that was left by earlier sessions and other tabs. Tries until it can be read; undefined if that is not wanted any more. */
@@ -125,11 +133,13 @@ export class Outbox {
 
   #pause(ms: number, signal: AbortSignal): Promise<void> {
     return new Promise(resolve => {
-      const timer = this.#environment.setTimeout(resolve, ms)
-      signal.addEventListener("abort", () => {
+      const end = () => {
         this.#environment.clearTimeout(timer)
+        signal.removeEventListener("abort", end)
         resolve()
-      })
+      }
+      const timer = this.#environment.setTimeout(end, ms)
+      signal.addEventListener("abort", end)
     })
   }
 
@@ -187,20 +197,29 @@ export class Outbox {
     void write.then(() => {
       this.#writes.delete(write)
       this.#onStored()
-      if (this.strict) this.#syncLater()
+      this.#syncLater()
       if (this.#next.size > 0) this.#schedule()
     })
   }
 
   /** Offline, the disk is told once in a while to keep what was written, also through a power cut. */
-  #syncLater(): void {
-    this.#syncTimer ??= this.#environment.setTimeout(() => {
-      this.#syncTimer = undefined
-      // If it fails, the writes before it still survive the end of the process, and there will be another.
-      this.#inTime(this.#store.write({ ...NOTHING, strict: true })).catch(error => {
-        console.warn("highwater: could not sync the outbox to disk:", error)
-      })
-    }, SYNC_MS)
+  #syncLater(ms = SYNC_MS): void {
+    if (this.#strict && this.#isUnsynced) this.#syncTimer ??= this.#environment.setTimeout(() => void this.#sync(), ms)
+  }
+
+  async #sync(): Promise<void> {
+    this.#isUnsynced = false
+    let pause = SYNC_MS
+    try {
+      await this.#inTime(this.#store.write({ ...NOTHING, strict: true }))
+    } catch (error) {
+      // The writes before it still survive the end of the process.
+      console.warn("highwater: could not sync the outbox to disk, will try again:", error)
+      this.#isUnsynced = true
+      pause = SYNC_RETRY_MS
+    }
+    this.#syncTimer = undefined
+    this.#syncLater(pause)
   }
 
   async #write(): Promise<void> {
@@ -236,8 +255,12 @@ export class Outbox {
 
   #fulfil(wishes: Wishes): void {
     for (const [key, wish] of wishes) {
-      if (this.#open.get(key) === wish) this.#open.delete(key)
-      if ("put" in wish) wish.change.stored = true
+      // Else something newer was said about it, and that will be what is true.
+      if (this.#open.get(key) !== wish) continue
+      this.#open.delete(key)
+      if (!("put" in wish)) continue
+      wish.change.stored = true
+      this.#isUnsynced = true
     }
   }
 

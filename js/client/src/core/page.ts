@@ -33,7 +33,7 @@ export class PartingPost {
     const size = sizeOf(changes)
     this.#inFlight += size
     // The page may have been hidden only, and then it hears the answer.
-    await this.#post.send(documentId, changes, true)
+    await this.#post.sendParting(documentId, changes)
     this.#inFlight -= size
   }
 }

@@ -1,6 +1,6 @@
 import type * as A from "@automerge/automerge/slim"
 import type { Environment } from "./environment.js"
-import { UnsavedChangesError, type RejectedChange, type UnsavedDocument, type UnsavedReason } from "./errors.js"
+import { DELETED, UnsavedChangesError, type RejectedChange, type UnsavedDocument, type UnsavedReason } from "./errors.js"
 import type { PendingChange } from "./ledger.js"
 import { Listeners } from "./listeners.js"
 import type { Outbox, OutboxChange, OutboxContents } from "./outbox.js"
@@ -41,20 +41,30 @@ export class SaveTracker implements SaveStatusSource {
   #isConnected = false
   /** The server that this client is connected to, or was last connected to. */
   #serverId: string | undefined
-  /** Whether there was a connection in this session. */
-  #hasMetServer = false
+  #connections = 0
   /** Where pending changes are kept, if anywhere. */
   outbox: Outbox | undefined
   /** Called when a document owes the server something new. */
   onOwed: (documentId: string) => void = () => {}
   /** Called when the application's copy of a document lacks changes that are known here. */
   onLacking: (documentId: string) => void = () => {}
+  /** Whether documents may come from storage on this device, so that they need not be kept in the outbox as well. */
+  hasStorage = true
   /** False until what earlier sessions left is known. */
   isReady = true
 
   constructor(environment: Environment) {
     this.#environment = environment
     this.#waiters = new Waiters(environment)
+  }
+
+  /** How many connections there have been in this session. */
+  get connections(): number {
+    return this.#connections
+  }
+
+  get #hasMetServer(): boolean {
+    return this.#connections > 0
   }
 
   /** Whether changes are on their way now. */
@@ -77,7 +87,7 @@ export class SaveTracker implements SaveStatusSource {
     const isOther = this.#serverId !== undefined && serverId !== this.#serverId
     if (serverId !== undefined && serverId !== this.#serverId) this.outbox?.setServerId(serverId)
     this.#serverId = serverId
-    this.#hasMetServer = true
+    this.#connections += 1
     for (const document of this.#documents.values()) {
       if (isOther || willSpeakOf(document.documentId)) document.doubt(isOther)
     }
@@ -101,8 +111,7 @@ export class SaveTracker implements SaveStatusSource {
     }
     // What owes something counts from now on, and not only once somebody opens it.
     for (const id of new Set([...this.#documents.keys(), ...byDocument.keys()])) {
-      const heads = this.#hasMetServer ? undefined : this.#headsBefore.get(id)
-      this.document(id).remember(heads ?? [], byDocument.get(id) ?? [])
+      this.document(id).remember(this.#headsBefore.get(id) ?? [], byDocument.get(id) ?? [])
     }
     this.changed()
   }
@@ -113,7 +122,8 @@ export class SaveTracker implements SaveStatusSource {
     if (!document) {
       document = new TrackedDocument(documentId, this, this.#environment.now)
       this.#documents.set(documentId, document)
-      if (!this.#isConnected) document.remember(this.#headsBefore.get(documentId) ?? [], [])
+      document.remember(this.#headsBefore.get(documentId) ?? [], [])
+      if (this.#isConnected) document.doubt(false)
     }
     return document
   }
@@ -146,28 +156,39 @@ export class SaveTracker implements SaveStatusSource {
     return this.#forgotten.has(documentId)
   }
 
-  /** The document is this one now. */
-  update(documentId: string, doc: A.Doc<unknown>): void {
+  /** The document is this one now. `isImported`: it may be on no device and no server yet. */
+  update(documentId: string, doc: A.Doc<unknown>, isImported = false): void {
     this.#forgotten.delete(documentId)
-    this.document(documentId).update(doc)
+    this.document(documentId).update(doc, isImported)
     this.changed(documentId)
   }
 
-  /** A sync message from the server had these heads. */
-  serverHas(documentId: string, heads: readonly string[]): void {
-    this.document(documentId).serverHas(heads)
+  /** A sync message from the server had these heads and changes. */
+  serverHas(documentId: string, { heads, changes }: A.DecodedSyncMessage): void {
+    this.document(documentId).serverHas(heads, changes)
     this.changed(documentId)
   }
 
-  /** The server called these changes durable. */
-  markDurable(documentId: string, hashes: readonly string[]): void {
-    this.#documents.get(documentId)?.markDurable(hashes)
+  /** The server called these changes durable, and lacks those. */
+  markDurable(documentId: string, hashes: readonly string[], missing: readonly string[] = []): void {
+    const document = this.#documents.get(documentId)
+    document?.markDurable(hashes)
+    document?.markMissing(missing)
     this.changed(documentId)
   }
 
   /** The server refused these changes for good. */
   reject(documentId: string, rejected: readonly RejectedChange[]): void {
     this.#documents.get(documentId)?.reject(rejected)
+    if (rejected.some(({ reason }) => reason === DELETED)) this.markGone(documentId)
+    this.changed(documentId)
+  }
+
+  /** The document was deleted on the server: what was known of it to be durable is so no more. */
+  markGone(documentId: string): void {
+    this.#documents.get(documentId)?.markGone()
+    this.#headsBefore.delete(documentId)
+    this.outbox?.setDurableHeads(documentId, undefined)
     this.changed(documentId)
   }
 
@@ -256,7 +277,7 @@ export class SaveTracker implements SaveStatusSource {
 
   /** Whether something is not on the server that could still get there. */
   get isHopeful(): boolean {
-    return [...this.#documents.values()].some(document => !document.isSaved && !document.isHopeless(document.pending.keys()))
+    return [...this.#documents.values()].some(document => !document.isSaved && !document.isHopeless(document.tips))
   }
 
   /** Nobody needs to wait any longer: the connection has ended for good. */

@@ -14,9 +14,12 @@ export class Tabs {
   readonly #environment: Environment
   readonly #onLeftBehind: () => void
   readonly #ended = new AbortController()
+  /** None where the platform has none, or lets nobody use them, as in a frame without an origin. */
+  #locks: LocksLike | undefined
   #release: () => void = () => {}
   #timer: unknown
-  #others = new Set<string>()
+  /** The locks that were held when it was last looked. */
+  #others: ReadonlySet<string> = new Set()
   #looks = 0
   #isOwner = false
 
@@ -25,25 +28,38 @@ export class Tabs {
     this.#name = name
     this.#self = self
     this.#environment = environment
+    this.#locks = environment.locks
     this.#onLeftBehind = onLeftBehind
   }
 
-  /** Takes this tab's lock, and the owner's as soon as it is free. */
-  start(): void {
-    const { locks } = this.#environment
-    if (!locks) {
-      this.#isOwner = true
-      return this.#onLeftBehind()
+  /** Takes this tab's lock, and the owner's as soon as it is free. Resolves with whether this tab is the owner. */
+  async start(): Promise<boolean> {
+    if (this.#locks) this.#take(this.#locks)
+    try {
+      // Locks are handed out and asked about in order: a free one was handed over before this is answered.
+      this.#others = await this.#living()
+    } catch {
+      this.#locks = undefined
     }
+    if (!this.#locks) this.#own()
+    return this.#isOwner
+  }
+
+  #take(locks: LocksLike): void {
     const held = new Promise<void>(resolve => (this.#release = resolve))
     void this.#hold(locks, this.#tabLock(this.#self), () => held)
     void this.#hold(locks, `${this.#name} owner`, async () => {
-      this.#isOwner = true
-      this.#others = await this.#living()
-      this.#onLeftBehind()
+      this.#own()
+      this.#others = await this.#livingAsKnown()
       this.#lookLater()
       await held
     })
+  }
+
+  #own(): void {
+    if (this.#isOwner || this.#ended.signal.aborted) return
+    this.#isOwner = true
+    this.#onLeftBehind()
   }
 
   /** Gives the locks back. */
@@ -53,16 +69,9 @@ export class Tabs {
     if (this.#timer !== undefined) this.#environment.clearTimeout(this.#timer)
   }
 
-  /** Whether this tab is the owner, after the start. */
-  async isOwner(): Promise<boolean> {
-    // Locks are handed out and asked about in order: a free one was handed over before this is answered.
-    await this.#living()
-    return this.#isOwner
-  }
-
   /** Whether the tab with this name is there. Without locks, no tab but this one is known. */
   async areLiving(): Promise<(tab: string) => boolean> {
-    const living = await this.#living()
+    const living = await this.#livingAsKnown()
     return tab => tab === this.#self || living.has(this.#tabLock(tab))
   }
 
@@ -70,13 +79,20 @@ export class Tabs {
     try {
       await locks.request(name, { signal: this.#ended.signal }, held)
     } catch (error) {
-      if (!this.#ended.signal.aborted) console.warn("highwater: could not take a lock:", error)
+      if (this.#ended.signal.aborted) return
+      console.warn("highwater: could not take a lock, will not wait for other tabs:", error)
+      this.#own()
     }
   }
 
-  async #living(): Promise<Set<string>> {
-    const held = (await this.#environment.locks?.query())?.held ?? []
+  async #living(): Promise<ReadonlySet<string>> {
+    const held = (await this.#locks?.query())?.held ?? []
     return new Set(held.map(({ name = "" }) => name))
+  }
+
+  /** A question that fails says nothing of who is there. */
+  #livingAsKnown(): Promise<ReadonlySet<string>> {
+    return this.#living().catch(() => this.#others)
   }
 
   #lookLater(): void {
@@ -85,7 +101,7 @@ export class Tabs {
   }
 
   async #look(): Promise<void> {
-    const living = await this.#living()
+    const living = await this.#livingAsKnown()
     const hasLost = [...this.#others].some(tab => !living.has(tab))
     this.#others = living
     this.#looks += 1

@@ -1,6 +1,6 @@
 import * as A from "@automerge/automerge/slim"
-import { changesSince, hasChange, type Change } from "./changes.js"
-import type { RejectedChange, UnsavedDocument } from "./errors.js"
+import { changesSince, hasChange, hashesOf, isPart, splitChunks, type Change } from "./changes.js"
+import { DELETED, type RejectedChange, type UnsavedDocument } from "./errors.js"
 import { Ledger, type OwedChange, type PendingChange } from "./ledger.js"
 import type { StatusFacts } from "./save-status.js"
 
@@ -12,6 +12,8 @@ export interface TrackedDocumentEvents {
   onSettled(documentId: string, changes: readonly PendingChange[]): void
   /** The application's copy lacks changes that are here. */
   onLacking(documentId: string): void
+  /** Whether documents may come from storage on this device. */
+  readonly hasStorage: boolean
 }
 
 /**
@@ -22,8 +24,10 @@ export interface TrackedDocumentEvents {
  */
 export class TrackedDocument {
   readonly documentId: string
-  /** Nothing of it will be sent any more. */
+  /** It was deleted here: nothing of it will be sent any more. */
   isDeleted = false
+  /** It was deleted on the server: nothing of it is there any more, nor ever will be. */
+  #isGone = false
   readonly #ledger = new Ledger()
   readonly #events: TrackedDocumentEvents
   readonly #now: () => number
@@ -31,12 +35,14 @@ export class TrackedDocument {
   #seen: readonly string[] = []
   /** False while the document has contents of which nobody knows yet whether the server has them. */
   #verified = true
-  /** Whether it is only to be confirmed by the same server on another connection. */
+  /** Whether all that is not pending had been called durable, and is only to be confirmed by the same server. */
   #wasVerified = false
   /** The server's heads, once it has spoken about this document on this connection. */
   #serverHeads: readonly string[] | undefined
-  /** Heads that were durable in an earlier session. */
+  /** Heads that were durable in an earlier session, on the same server. */
   #durableBefore: readonly string[] = []
+  /** Whether there was a connection since, on which that must be confirmed. */
+  #isDoubted = false
 
   constructor(documentId: string, events: TrackedDocumentEvents, now: () => number) {
     this.documentId = documentId
@@ -50,17 +56,17 @@ export class TrackedDocument {
     // Also if the document does not have them: then this device's copy of it is older than the outbox.
     this.#ledger.restore(owed)
     // If the server has spoken already, its heads say what of this is still owed.
-    if (this.#serverHeads && owed.length > 0) this.#verified = this.#seen.length === 0
+    if (this.#serverHeads && owed.length > 0) this.#unverify()
     this.#verify()
   }
 
-  /** The application's copy is this one now. */
-  update(doc: A.Doc<unknown>): void {
+  /** The application's copy is this one now. `isImported`: it may be on no device and no server yet. */
+  update(doc: A.Doc<unknown>, isImported = false): void {
     const heads = A.getHeads(doc)
     // An unloaded handle shows an empty document. That does not undo what is owed.
     if (heads.length === 0) return
     if (sameHeads(heads, this.#seen)) this.#doc = doc
-    else if (!this.#doc) this.#begin(doc)
+    else if (!this.#doc) this.#begin(doc, isImported)
     else if (this.#seen.every(hash => hasChange(doc, hash))) this.#become(doc, changesSince(doc, this.#seen))
     else if (this.#isBlank) this.#replaceBlank(doc)
     else this.#merge(this.#doc, doc)
@@ -74,12 +80,24 @@ export class TrackedDocument {
     return [...here, ...this.missingHere].filter(({ hash }) => !hasChange(doc, hash))
   }
 
-  /** A sync message from the server had these heads: they and all their ancestors are durable. */
-  serverHas(heads: readonly string[]): void {
+  /** A sync message from the server had these heads and changes: they and all their ancestors are durable. */
+  serverHas(heads: readonly string[], changes: readonly Uint8Array[] = []): void {
     this.#serverHeads = heads
     if (heads.length === 0) this.#verified = this.#seen.length === 0
     this.markDurable(heads)
+    this.#markPart(heads, changes)
     this.#verify()
+  }
+
+  /** What the server sends in parts has no heads that are known here before the last of them. */
+  #markPart(heads: readonly string[], changes: readonly Uint8Array[]): void {
+    try {
+      const chunks = changes.flatMap(splitChunks)
+      const unknown = heads.filter(hash => !this.#isHere(hash))
+      if (isPart(chunks, unknown)) this.markDurable(hashesOf(chunks, this.#doc ?? A.init()))
+    } catch (error) {
+      console.warn(`highwater: could not read what the server has sent of ${this.documentId}:`, error)
+    }
   }
 
   /** The server called these changes durable, in whatever way. */
@@ -88,9 +106,28 @@ export class TrackedDocument {
     if (this.#seen.length > 0 && this.#seen.every(hash => hashes.includes(hash))) this.#owesOnly([])
   }
 
+  /** The server lacks these. If it had one of them, it has lost something, and nobody knows yet how much. */
+  markMissing(hashes: readonly string[]): void {
+    const owed = new Set(this.unsaved.hashes)
+    if (hashes.some(hash => this.#isHere(hash) && !owed.has(hash))) this.#mistrust()
+  }
+
+  /** What was called durable before does not count any more. */
+  #mistrust(): void {
+    this.#wasVerified = false
+    this.#durableBefore = []
+  }
+
   /** The server will never take these changes. */
   reject(changes: readonly RejectedChange[]): void {
     this.#ledger.reject(changes)
+  }
+
+  /** The document was deleted on the server. */
+  markGone(): void {
+    if (this.#isGone) return
+    this.doubt(true)
+    this.#isGone = true
   }
 
   /**
@@ -98,17 +135,41 @@ export class TrackedDocument {
    * be confirmed again.
    */
   doubt(isOtherServer: boolean): void {
+    this.#isGone = false
     this.#ledger.doubt(isOtherServer)
     this.#serverHeads = undefined
-    this.#durableBefore = []
-    this.#wasVerified = !isOtherServer && (this.#verified || this.#wasVerified)
+    this.#isDoubted = true
+    this.#unverify()
+    if (isOtherServer) this.#mistrust()
+    this.#keepAgain()
+  }
+
+  #unverify(): void {
+    this.#wasVerified ||= this.#verified
     this.#verified = this.#seen.length === 0
+  }
+
+  /** Another tab may have taken out of the outbox what a server had that has lost it since. */
+  #keepAgain(): void {
+    const kept = [...this.#ledger.pending.values()].filter(({ stored }) => stored)
+    for (const change of kept) change.stored = false
+    this.#pending(kept)
   }
 
   /** What to ask the server about: its heads alone do not tell whether it has these. */
   get undecided(): string[] {
-    if (!this.#verified) return [...new Set([...this.#seen, ...this.#ledger.hopeful()])]
-    return this.#ledger.isBehind ? this.#ledger.hopeful() : []
+    return this.#verified && !this.#ledger.isBehind ? [] : this.#toAsk(this.hopeful)
+  }
+
+  /** What the server has neither called durable nor refused by name. */
+  get unanswered(): string[] {
+    return this.#toAsk([...this.stuck, ...this.hopeful])
+  }
+
+  /** These changes, and the document's heads if nobody knows whether the server has them. The last matter most. */
+  #toAsk(changes: readonly PendingChange[]): string[] {
+    const heads = this.#verified || this.#isGone ? [] : this.#seen
+    return [...new Set([...changes.map(({ hash }) => hash), ...heads])]
   }
 
   /** Whether the server has called all of the document durable. */
@@ -133,13 +194,20 @@ export class TrackedDocument {
 
   /** The pending changes that the server may still take, in causal order. */
   get hopeful(): PendingChange[] {
-    return this.#ledger.hopeful().map(hash => this.#ledger.pending.get(hash)!)
+    return this.#isGone ? [] : this.#ledger.hopeful().map(hash => this.#ledger.pending.get(hash)!)
   }
 
   /** The pending changes that the server has refused, and those that build on them, in causal order. */
   get hopeless(): PendingChange[] {
-    const hopeful = new Set(this.#ledger.hopeful())
-    return [...this.#ledger.pending.values()].filter(({ hash }) => !hopeful.has(hash))
+    const hopeful = new Set(this.hopeful)
+    return [...this.#ledger.pending.values()].filter(change => !hopeful.has(change))
+  }
+
+  /** The pending changes that build on what the server has refused, and of which it has not said anything itself, in causal order. */
+  get stuck(): PendingChange[] {
+    if (this.#isGone) return []
+    const refused = new Set(this.#ledger.rejected.map(({ hash }) => hash))
+    return this.hopeless.filter(({ hash }) => !refused.has(hash))
   }
 
   /** Pending changes that the document itself does not have, in causal order. */
@@ -147,9 +215,9 @@ export class TrackedDocument {
     return [...this.#ledger.pending.values()].filter(({ hash }) => !this.#isHere(hash))
   }
 
-  /** The document as it is now, by hashes: when none of them is pending, all below them is durable. */
+  /** The document as it is now, by its newest hashes: when none of them is pending, all below them is durable. */
   get tips(): string[] {
-    return [...new Set([...this.#seen, ...this.#ledger.pending.keys()])]
+    return [...new Set([...this.#seen, ...this.#ledger.heads])]
   }
 
   /** Whether all below these hashes is durable. */
@@ -160,35 +228,46 @@ export class TrackedDocument {
   /** For the status. */
   get facts(): StatusFacts {
     return {
-      unsavedChanges: this.#ledger.pending.size,
+      unsavedChanges: this.#events.hasStorage ? this.#ledger.pending.size : this.unsaved.hashes.length,
       unsavedSince: this.#ledger.oldest,
       isSaved: this.isSaved,
-      isRejected: this.#ledger.rejected.length > 0,
-      isStored: [...this.#ledger.pending.values()].every(({ stored }) => stored),
+      isRejected: this.#ledger.rejected.length > 0 || (this.#isGone && !this.isSaved),
+      isStored: this.#isStored,
     }
   }
 
-  /** Whether every change of these that is not durable never will be. */
-  isHopeless(hashes: Iterable<string>): boolean {
-    return this.isDeleted || (this.#verified && this.#ledger.hopeful(hashes).length === 0)
+  /** Whether all that the server may lack is on this device: the contents in storage, what is pending in the outbox. */
+  get #isStored(): boolean {
+    const { pending } = this.#ledger
+    if (![...pending.values()].every(({ stored }) => stored)) return false
+    if (this.#verified || this.#events.hasStorage) return true
+    return pending.size > 0 && this.#unknown.every(hash => pending.has(hash))
+  }
+
+  /** Whether every change of these, and below them, that is not durable never will be. */
+  isHopeless(hashes: readonly string[]): boolean {
+    return this.isDeleted || this.#isGone || (this.#verified && this.#ledger.isHopeless(hashes))
   }
 
   /** For the error of somebody who waited in vain. */
   get unsaved(): UnsavedDocument {
-    const hashes = new Set([...this.#unknown, ...this.#ledger.pending.keys()])
-    return { documentId: this.documentId, hashes: [...hashes], rejected: this.#ledger.rejected }
+    const hashes = [...new Set([...this.#unknown, ...this.#ledger.pending.keys()])]
+    const rejected = this.#isGone ? hashes.map(hash => ({ hash, reason: DELETED })) : this.#ledger.rejected
+    return { documentId: this.documentId, hashes, rejected }
   }
 
   /** While the document is not verified: all of it that the server is not known to have, in causal order. */
   get #unknown(): string[] {
     if (this.#verified || this.#wasVerified || !this.#doc) return []
-    const durable = (this.#serverHeads ?? this.#durableBefore).filter(this.#isHere)
+    const durable = [...(this.#serverHeads ?? []), ...this.#durableBefore].filter(this.#isHere)
     return A.getChangesMetaSince(this.#doc, durable).map(({ hash }) => hash)
   }
 
   /** The first contents. */
-  #begin(doc: A.Doc<unknown>): void {
-    this.#verified = wasMadeHere(doc)
+  #begin(doc: A.Doc<unknown>, isImported: boolean): void {
+    // What comes neither from storage nor from the server is nowhere else.
+    this.#verified = wasMadeHere(doc) || isImported || (!this.#events.hasStorage && !this.#serverHeads)
+    this.#wasVerified = false
     this.#become(doc, this.#verified ? changesSince(doc, []) : [])
   }
 
@@ -228,11 +307,11 @@ export class TrackedDocument {
   /** Looks whether enough is known now. */
   #verify(): void {
     if (this.#verified || !this.#doc) return
-    if (!this.#serverHeads) {
-      // Before the server has spoken, what an earlier session was told counts. Without that all would be looked through.
-      this.#verified = this.#durableBefore.some(this.#isHere) && this.#unknown.every(hash => this.pending.has(hash))
-    } else if (this.#serverHeads.every(this.#isHere)) {
-      this.#owesOnly(changesSince(this.#doc, this.#serverHeads))
+    if (this.#serverHeads) {
+      if (this.#serverHeads.every(this.#isHere)) this.#owesOnly(changesSince(this.#doc, this.#serverHeads))
+    } else if (!this.#isDoubted && this.#durableBefore.some(this.#isHere)) {
+      // Before the server has spoken, what an earlier session was told counts.
+      this.#verified = this.#unknown.every(hash => this.pending.has(hash))
     }
   }
 

@@ -100,13 +100,14 @@ export class FileOutboxStore implements OutboxStore {
     if (this.#state) return this.#state
     const state: State = { changes: new Map(), durableHeads: new Map(), serverId: undefined }
     const text = await readFile(this.#path, "utf8").catch(error => {
-      if (error.code === "ENOENT") return ""
+      if (error.code === "ENOENT") return undefined
       throw error
     })
     // A process that died while it wrote leaves half a line at the end. It was never called stored.
-    const lines = text.split("\n").slice(0, -1)
+    const lines = (text ?? "").split("\n").slice(0, -1)
     for (const line of lines) apply(state, JSON.parse(line))
-    const isWhole = text === "" || text.endsWith("\n")
+    // A new file is written in the same way: what is in it is of no use before the folder knows it durably.
+    const isWhole = text === "" || text?.endsWith("\n")
     if (isWhole && lines.length < LINES_MIN) {
       this.#file = await open(this.#path, "a")
       this.#lines = lines.length
@@ -120,10 +121,15 @@ export class FileOutboxStore implements OutboxStore {
     const file = await open(fresh, "w")
     const { changes, durableHeads, serverId } = state
     const all = toLine({ put: [...changes.values()], remove: [], durableHeads, serverId, strict: true })
-    await file.appendFile(`${JSON.stringify(all)}\n`)
-    await file.sync()
-    await rename(fresh, this.#path)
-    await syncFolder(dirname(this.#path))
+    try {
+      await file.appendFile(`${JSON.stringify(all)}\n`)
+      await file.sync()
+      await rename(fresh, this.#path)
+      await syncFolder(dirname(this.#path))
+    } catch (error) {
+      await file.close().catch(() => {})
+      throw error
+    }
     await this.#file?.close()
     this.#file = file
     this.#lines = 1

@@ -3,7 +3,7 @@ import { Connection, type ConnectionOptions, type ConnectionState } from "../cor
 import { closeWhenSaved, disconnected } from "../core/closing.js"
 import { documentIdIn } from "../core/document-id.js"
 import { environmentOf, type Environment } from "../core/environment.js"
-import type { ConnectionStoppedError } from "../core/errors.js"
+import { DELETED, type ConnectionStoppedError } from "../core/errors.js"
 import { HASHES_MAX, hasChange, type Change } from "../core/changes.js"
 import { documentUrl } from "../core/http.js"
 import { Listeners } from "../core/listeners.js"
@@ -90,12 +90,16 @@ export class PlainDocument<T> implements SaveStatusSource {
   #syncState = A.initSyncState()
   #isSynced = false
   #isSending = false
+  /** Why nothing will come any more, if the application or the server has said so. */
+  #ended: Error | undefined
 
   constructor(url: string, documentId: string, options: OpenDocumentOptions<T> = {}) {
     this.documentId = documentIdIn(documentId)
     this.#environment = environmentOf(options.environment)
     this.#doc = options.initial ?? A.init<T>()
     this.#tracker = new SaveTracker(this.#environment)
+    // The application has some perhaps, and nobody here can know what is in it.
+    this.#tracker.hasStorage = false
     const token = rememberToken(options.token)
     this.#connection = new Connection(
       documentUrl(url, this.documentId, "sync").href,
@@ -103,7 +107,8 @@ export class PlainDocument<T> implements SaveStatusSource {
         onSocketOpen: () => this.#onSocketOpen(),
         onMessage: data => this.#receive(data),
         onStateChange: state => this.#onStateChange(state),
-        ping: () => this.#questions.ping(this.#owed.slice(-HASHES_MAX)),
+        ping: () => this.#questions.ping(this.#unanswered.slice(-HASHES_MAX)),
+        isOwing: () => this.#unanswered.length > 0,
       },
       { ...options, token: token.token },
       this.#environment,
@@ -164,7 +169,11 @@ export class PlainDocument<T> implements SaveStatusSource {
 
   /** Calls back on an event. Returns its own undo. */
   on<E extends keyof PlainDocumentEvents<T>>(event: E, listener: PlainDocumentEvents<T>[E]): () => void {
-    return (this.#listeners[event] as Listeners<any>).add(listener)
+    // One that changes the document has all hear of a newer one: the others do not hear of this one after it.
+    const hear = (value: any) => {
+      if (event !== "change" || value === this.#doc) (listener as (value: any) => void)(value)
+    }
+    return (this.#listeners[event] as Listeners<any>).add(hear)
   }
 
   /** {@inheritDoc SaveStatusSource.saveStatus} */
@@ -192,7 +201,8 @@ export class PlainDocument<T> implements SaveStatusSource {
       const undo = this.#synced.add(end)
       const abort = () => end(signal!.reason)
       if (signal?.aborted) return abort()
-      if (this.error) return end(this.error)
+      const stopped = this.error ?? this.#ended
+      if (stopped) return end(stopped)
       signal?.addEventListener("abort", abort)
       const late = () => end(new Error(`the server has not sent the document within ${timeout} ms; is it reachable?`))
       if (timeout !== undefined) timer = this.#environment.setTimeout(late, timeout)
@@ -208,8 +218,8 @@ export class PlainDocument<T> implements SaveStatusSource {
   }
 
   /**
-   * Takes the changes that the server has refused, and those that build on them, out of the outbox, and returns them:
-   * no later session sends them again. This document itself keeps them, and stays `rejected`.
+   * Takes the changes that the server has refused, and those that build on them, out of the outbox, and returns them.
+   * This document itself keeps them, and stays `rejected`; handed in as `initial` it sends them again.
    */
   discardRejected(): readonly Change[] {
     return this.#tracker.discardRejected(this.documentId)
@@ -240,6 +250,7 @@ export class PlainDocument<T> implements SaveStatusSource {
     for (const undo of this.#undo.splice(0)) undo()
     this.#connection.end()
     this.#tracker.stop(disconnected())
+    this.#endWaiting(disconnected())
   }
 
   #onSocketOpen(): void {
@@ -261,31 +272,42 @@ export class PlainDocument<T> implements SaveStatusSource {
   }
 
   #receiveSync(data: Uint8Array): void {
-    const { heads } = A.decodeSyncMessage(data)
+    const decoded = A.decodeSyncMessage(data)
     // First: so the changes in the message are known to be durable when they arrive.
-    this.#tracker.serverHas(this.documentId, heads)
+    this.#tracker.serverHas(this.documentId, decoded)
     const [doc, syncState] = A.receiveSyncMessage(this.#doc, this.#syncState, data)
     this.#syncState = syncState
     this.#become(doc)
     this.#send()
-    if (this.#isSynced || !heads.every(hash => hasChange(doc, hash))) return
+    if (this.#isSynced || !decoded.heads.every(hash => hasChange(doc, hash))) return
     this.#isSynced = true
     this.#synced.notify()
   }
 
   #receiveText(text: string): void {
     const message = JSON.parse(text) as TextFromServer
-    if (message.durable) {
-      this.#tracker.markDurable(this.documentId, message.durable)
+    const { durable, missing = [] } = message
+    if (durable) {
+      this.#tracker.markDurable(this.documentId, durable, missing)
       this.#questions.answer(message)
-      this.#post.missed(this.documentId, message.missing ?? [])
+      this.#post.missed(this.documentId, missing)
     }
     if (message.rejected) this.#tracker.reject(this.documentId, message.rejected)
+    if (message.deleted) this.#onDeleted()
   }
 
-  /** What is not durable and may become so. */
-  get #owed(): string[] {
-    return this.#tracker.document(this.documentId).hopeful.map(({ hash }) => hash)
+  #onDeleted(): void {
+    this.#tracker.markGone(this.documentId)
+    this.#endWaiting(new Error(`${DELETED} on the server`))
+  }
+
+  #endWaiting(reason: Error): void {
+    this.#ended = reason
+    this.#synced.notify(reason)
+  }
+
+  get #unanswered(): string[] {
+    return this.#tracker.document(this.documentId).unanswered
   }
 
   #become(doc: A.Doc<T>): void {
@@ -344,9 +366,17 @@ export class PlainDocument<T> implements SaveStatusSource {
     if (!contents) return
     const owed = contents.changes.filter(change => change.documentId === documentId)
     this.#tracker.remember(contents, owed)
-    if (owed.length > 0) this.#become(A.applyChanges(this.#doc, owed.map(({ bytes }) => bytes))[0])
+    this.#takeUp(owed)
     this.#tracker.isReady = true
     this.#tracker.changed()
     this.#sendSoon()
+  }
+  #takeUp(owed: readonly Change[]): void {
+    if (owed.length === 0) return
+    try {
+      this.#become(A.applyChanges(this.#doc, owed.map(({ bytes }) => bytes))[0])
+    } catch (error) {
+      console.warn(`highwater: could not apply what the outbox has of ${this.documentId}, which stays unsaved:`, error)
+    }
   }
 }

@@ -6,6 +6,7 @@ export interface TextFromServer {
   readonly missing?: string[]
   readonly query?: number
   readonly rejected?: RejectedChange[]
+  readonly deleted?: boolean
 }
 
 interface Question {
@@ -28,8 +29,8 @@ export class Questions {
   ask(hash: string): Promise<boolean> {
     return new Promise((resolve, reject) => {
       const query = ++this.#queries
-      this.#open.set(query, { hash, resolve, reject })
-      this.#send(JSON.stringify({ have: [hash], query }))
+      if (this.#send(JSON.stringify({ have: [hash], query }))) this.#open.set(query, { hash, resolve, reject })
+      else reject(ended())
     })
   }
 
@@ -48,7 +49,11 @@ export class Questions {
 
   /** The connection has ended: there will be no answers. */
   forget(): void {
-    for (const { reject } of this.#open.values()) reject(new Error("the connection ended before the answer; ask again when it is back"))
+    for (const { reject } of this.#open.values()) reject(ended())
     this.#open.clear()
   }
+}
+
+function ended(): Error {
+  return new Error("the connection ended before the answer; ask again when it is back")
 }

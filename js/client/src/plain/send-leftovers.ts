@@ -1,6 +1,7 @@
+import { inCausalOrder } from "../core/changes.js"
 import { environmentOf, type Environment, type FetchLike } from "../core/environment.js"
 import type { RejectedChange, UnsavedDocument } from "../core/errors.js"
-import { changesUrl, postChanges } from "../core/http.js"
+import { changesUrl, postInParts } from "../core/http.js"
 import type { OutboxChange, OutboxStore } from "../core/outbox.js"
 import { resolveToken, type Token } from "../core/token.js"
 
@@ -13,9 +14,6 @@ export interface SendLeftoversOptions {
   /** Stand-ins for clock, `fetch` and the rest, for tests and unusual hosts. */
   environment?: Partial<Environment>
 }
-
-// The server takes 32 MiB at once. Smaller requests show progress on a slow path.
-const REQUEST_BYTES_MAX = 4 * 1024 * 1024
 
 /**
  * Sends what earlier sessions and other tabs have left in an outbox, of all its documents, without opening them. To be
@@ -50,32 +48,14 @@ interface Sent {
 async function send(fetch: FetchLike, url: string, changes: readonly OutboxChange[]): Promise<Sent> {
   const durable = new Set<string>()
   const rejected: RejectedChange[] = []
-  for (const part of inParts(changes)) {
-    const answer = await postChanges(fetch, url, part, false)
-    // What comes next builds on what did not arrive.
-    if (!answer) break
+  for await (const answer of postInParts(fetch, url, changes, false)) {
     for (const hash of answer.durable) durable.add(hash)
     rejected.push(...answer.rejected)
   }
   return { durable, rejected }
 }
 
-function* inParts(changes: readonly OutboxChange[]): Generator<OutboxChange[]> {
-  let part: OutboxChange[] = []
-  let size = 0
-  for (const change of changes) {
-    size += change.bytes.length
-    if (size > REQUEST_BYTES_MAX && part.length > 0) {
-      yield part
-      part = []
-      size = change.bytes.length
-    }
-    part.push(change)
-  }
-  yield part
-}
-
-/** In the order of writing, which is the causal order within each document. */
+/** In causal order: that of writing is another one if several tabs wrote. */
 function byDocument(changes: readonly OutboxChange[]): Map<string, OutboxChange[]> {
   const documents = new Map<string, OutboxChange[]>()
   for (const change of changes) {
@@ -83,5 +63,5 @@ function byDocument(changes: readonly OutboxChange[]): Map<string, OutboxChange[
     if (!documents.has(documentId)) documents.set(documentId, [])
     documents.get(documentId)!.push(change)
   }
-  return documents
+  return new Map([...documents].map(([id, ofDocument]) => [id, inCausalOrder(ofDocument)]))
 }

@@ -14,6 +14,10 @@ export interface UseSaveStatusOptions {
   smooth?: boolean
 }
 
+// What a server renders, and the browser first: the two must be the same, and a server knows nothing of this device.
+const NOT_KNOWN: SaveStatus = Object.freeze({ state: "saving", unsavedChanges: 0, unsavedSince: undefined, oldestUnsavedAge: 0 })
+const getOnServer = () => NOT_KNOWN
+
 /** The save status of one document, or of all of them together. */
 export function useSaveStatus(document?: SaveStatusDocument, { smooth = false }: UseSaveStatusOptions = {}): SaveStatus {
   const source = useSource()
@@ -24,5 +28,5 @@ export function useSaveStatus(document?: SaveStatusDocument, { smooth = false }:
     [source, steady]
   )
   const get = useCallback(() => (steady ? steady.get() : source.saveStatus(documentId)), [source, steady, documentId])
-  return useSyncExternalStore(subscribe, get, get)
+  return useSyncExternalStore(subscribe, get, getOnServer)
 }

@@ -21,11 +21,13 @@ import { Post } from "../core/post.js"
 import type { SaveStatus, SaveStatusSource, Timers } from "../core/save-status.js"
 import { SaveTracker } from "../core/save-tracker.js"
 import { rememberToken } from "../core/token.js"
+import type { TrackedDocument } from "../core/tracked-document.js"
 import type { WaitOptions } from "../core/waiters.js"
 import { Delivery } from "./delivery.js"
 import {
   EXTENSION,
   EXTENSION_VERSION,
+  type Addressed,
   type DurableMessage,
   type FromServer,
   type PeerMessage,
@@ -58,6 +60,8 @@ export type HandleOrId = DocHandle<any> | string
 
 const READY_MS = 1000
 const ASK_MS = 100
+/** About so many documents the server is asked at once for a sign of life. */
+const ASKED_MAX = 100
 
 /**
  * Connects an automerge-repo `Repo` to a sync server, in place of its WebSocket client adapter. Attached to
@@ -97,6 +101,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   readonly #whenReady = new Promise<void>(resolve => (this.#becomeReady = resolve))
   #serverAnswersQuestions = false
   #queries = 0
+  #turn = 0
   readonly #askTimers = new Map<string, unknown>()
 
   constructor(url: string, options: HighwaterClientAdapterOptions = {}) {
@@ -113,6 +118,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
         onMessage: data => this.#receive(data),
         onStateChange: state => this.#onStateChange(state),
         ping: () => this.#ping(),
+        isOwing: () => this.#serverAnswersQuestions && this.#owing.length > 0,
       },
       { ...options, token: this.#token.token },
       this.#environment
@@ -152,12 +158,13 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   attach(repo: Repo): this {
     if (this.#repo) throw new Error("this adapter is attached to a repo already; make one adapter for each repo")
     this.#repo = repo
+    this.#tracker.hasStorage = repo.storageSubsystem !== undefined
     const delivery = new Delivery({ repo, tracker: this.#tracker, post: this.#post })
     this.#delivery = delivery
     this.#tracker.onLacking = documentId => void delivery.deliver(documentId)
     this.#openOutbox()
     watchRepo(repo, {
-      onDocument: (handle, doc) => this.#tracker.update(handle.documentId, doc),
+      onDocument: (handle, doc, isImported) => this.#tracker.update(handle.documentId, doc, isImported),
       onDeleted: documentId => this.#tracker.forget(documentId),
     })
     this.#followPage()
@@ -186,8 +193,8 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
 
   /**
    * Takes the document's changes that the server has refused, and those that build on them, out of the outbox, and
-   * returns them: no later session sends them again. The document itself keeps them, here and in the repo's storage,
-   * and stays `rejected` for as long as it has them.
+   * returns them. The document itself keeps them, and stays `rejected`; so does the repo's storage, and a later session
+   * that opens the document from there sends them again and is refused again.
    */
   discardRejected(document: HandleOrId): readonly Change[] {
     this.#mustBeAttached()
@@ -244,7 +251,8 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
 
   /**
    * Closes the connection without waiting for anything, also for those who wait. Another tab may send what is in the
-   * outbox. `connect` opens it again.
+   * outbox. The page is still followed: it asks before it is closed with something unsaved, and hurries the outbox.
+   * `connect` opens it again.
    */
   override disconnect(): void {
     this.#connection.end()
@@ -290,6 +298,9 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
         return this.#tracker.reject(message.documentId, message.rejected)
       case "highwater-durable":
         return this.#hear(message)
+      case "doc-unavailable":
+        this.#askWhy(message)
+        break
       case "sync":
         this.#noteHeads(message)
     }
@@ -309,9 +320,15 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
   }
 
   #hear({ documentId, durable, missing }: DurableMessage): void {
-    this.#tracker.markDurable(documentId, durable)
+    this.#tracker.markDurable(documentId, durable, missing)
     if (missing.length > 0) this.#delivery?.look(documentId)
     this.#post.missed(documentId, missing)
+  }
+
+  /** That it was deleted is said only of changes that are asked about. */
+  #askWhy({ documentId }: Addressed): void {
+    const { tips } = this.#tracker.document(documentId)
+    if (this.#serverAnswersQuestions && tips.length > 0) this.#ask(documentId, tips)
   }
 
   /** Before the repo sees the message: so the changes in it are known to be durable when they arrive. */
@@ -323,7 +340,7 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     } catch {
       return
     }
-    this.#tracker.serverHas(documentId, decoded.heads)
+    this.#tracker.serverHas(documentId, decoded)
     this.#prompter.heard(message, decoded)
     const { pending, undecided } = this.#tracker.document(documentId)
     if (pending.size > 0) this.#delivery?.look(documentId)
@@ -348,16 +365,25 @@ export class HighwaterClientAdapter extends NetworkAdapter implements SaveStatus
     return this.#sendNow({ type: "highwater-have", senderId, targetId, documentId, query: ++this.#queries, hashes: newest })
   }
 
-  /** A question that the server answers, about what is owed if anything is. */
+  /** Questions that the server answers, about what is owed if anything is. */
   #ping(): boolean {
     // A server without extensions cannot be asked; but while something is owed, its acknowledgement is due.
     if (!this.#serverAnswersQuestions) return this.#tracker.isHopeful
-    let any: string | undefined
-    for (const { documentId, pending, heads } of this.#tracker.documents) {
-      if (pending.size > 0) return this.#ask(documentId, [...pending.keys()])
-      if (heads.length > 0) any ??= documentId
-    }
-    return any !== undefined && this.#ask(any, [])
+    const owing = this.#owing
+    if (owing.length > 0) return this.#inTurn(owing).every(({ documentId, unanswered }) => this.#ask(documentId, unanswered))
+    const any = [...this.#tracker.documents].find(({ heads }) => heads.length > 0)
+    return any !== undefined && this.#ask(any.documentId, [])
+  }
+
+  get #owing(): TrackedDocument[] {
+    return [...this.#tracker.documents].filter(({ unanswered }) => unanswered.length > 0)
+  }
+
+  /** So many of them as are asked about at once; the next ones next time. */
+  #inTurn(documents: readonly TrackedDocument[]): TrackedDocument[] {
+    const start = documents.length > ASKED_MAX ? this.#turn % documents.length : 0
+    this.#turn = start + ASKED_MAX
+    return [...documents.slice(start), ...documents.slice(0, start)].slice(0, ASKED_MAX)
   }
 
   /** Has the repo send what is new in this document, without the pause that it would make itself. */

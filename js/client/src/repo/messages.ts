@@ -47,6 +47,11 @@ export interface DurableMessage extends Addressed {
   missing: string[]
 }
 
+/** The server has no such document, or it was deleted. */
+export interface UnavailableMessage extends Addressed {
+  type: "doc-unavailable"
+}
+
 /** A message that belongs to the repo. */
 export interface SyncLikeMessage extends Addressed {
   type: "sync" | "request"
@@ -54,4 +59,4 @@ export interface SyncLikeMessage extends Addressed {
 }
 
 /** What the adapter itself looks at. Everything else goes to the repo unseen. */
-export type FromServer = PeerMessage | ErrorMessage | RejectedMessage | DurableMessage | SyncLikeMessage
+export type FromServer = PeerMessage | ErrorMessage | RejectedMessage | DurableMessage | UnavailableMessage | SyncLikeMessage

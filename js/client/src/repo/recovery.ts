@@ -30,9 +30,8 @@ export class Recovery {
   /** Finds out what was left behind, and whether this tab is the one to send it. */
   async start(): Promise<void> {
     const { tracker, outbox } = this.#parts
-    this.#tabs.start()
     // The owner is ready when it knows what was left behind. What it delivers is not another tab's to wait for.
-    if (await this.#tabs.isOwner()) return
+    if (await this.#tabs.start()) return
     const contents = await outbox.load(this.#ended.signal)
     if (!contents) return
     tracker.remember(contents, [])

@@ -2,8 +2,8 @@ import type { DocHandle, Repo } from "@automerge/automerge-repo/slim"
 
 /** What a watched repo tells. */
 export interface RepoEvents {
-  /** The document is this one now: it was loaded, changed here, or received. */
-  onDocument(handle: DocHandle<unknown>, doc: any): void
+  /** The document is this one now: it was loaded, changed here, or received; or imported, and then it may be stored nowhere. */
+  onDocument(handle: DocHandle<unknown>, doc: any, isImported: boolean): void
   /** The document was deleted. */
   onDeleted(documentId: string): void
 }
@@ -19,7 +19,20 @@ export function watchRepo(repo: Repo, events: RepoEvents): void {
   const watch = (handle: DocHandle<unknown>) => {
     if (watched.has(handle)) return
     watched.add(handle)
-    watchHandle(handle, events)
+    handle.on("heads-changed", ({ doc }) => events.onDocument(handle, doc, isImporting))
+    if (handle.isReady()) events.onDocument(handle, handle.doc(), isImporting)
+  }
+  // automerge-repo stores what changes from then on, and not what a document was imported with under an id of its own.
+  // Of what is there already nobody knows where it came from.
+  let isImporting = true
+  const importDocument = repo.import
+  repo.import = function <T>(...args: Parameters<Repo["import"]>): DocHandle<T> {
+    isImporting = true
+    try {
+      return importDocument.apply(repo, args) as DocHandle<T>
+    } finally {
+      isImporting = false
+    }
   }
   const { synchronizer } = repo
   const addDocument = synchronizer.addDocument.bind(synchronizer)
@@ -28,11 +41,7 @@ export function watchRepo(repo: Repo, events: RepoEvents): void {
     addDocument(handle)
   }
   for (const handle of Object.values(repo.handles)) watch(handle)
+  isImporting = false
   // Not of each handle: what is deleted without having been open gets one that nobody is told about.
   repo.on("delete-document", ({ documentId }) => events.onDeleted(documentId))
-}
-
-function watchHandle(handle: DocHandle<unknown>, events: RepoEvents): void {
-  handle.on("heads-changed", ({ doc }) => events.onDocument(handle, doc))
-  if (handle.isReady()) events.onDocument(handle, handle.doc())
 }

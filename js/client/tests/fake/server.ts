@@ -12,6 +12,8 @@ interface Client {
   syncStates: Map<string, A.SyncState>
   /** The last sync message, by document. */
   last: Map<string, string>
+  /** The deleted documents that it was told about. */
+  toldDeleted: Set<string>
 }
 
 interface Work {
@@ -25,6 +27,7 @@ interface Work {
  */
 export class FakeServer implements Acceptor {
   documents = new Map<string, A.Doc<unknown>>()
+  readonly #deleted = new Set<string>()
   /** What a restore brings back. */
   #backup = new Map<string, A.Doc<unknown>>()
   #restores = 0
@@ -40,6 +43,8 @@ export class FakeServer implements Acceptor {
   storageId = "server-storage"
   /** If set, other tokens are refused. */
   token: string | undefined
+  /** How many changes there are in one message at most. */
+  changesMax = Infinity
   /** Which changes are refused for good. */
   refuses: (change: A.DecodedChange) => boolean = () => false
   /** What clients were told, by line: heads and durable hashes in frames that arrived. */
@@ -96,6 +101,13 @@ export class FakeServer implements Acceptor {
     this.restore(`server-storage ${++this.#restores}`)
   }
 
+  /** Deletes a document, and tells those who have it open. */
+  delete(documentId: string): void {
+    this.documents.delete(documentId)
+    this.#deleted.add(documentId)
+    for (const [socket, { syncStates }] of this.#clients) if (syncStates.has(documentId)) this.#tellDeleted(socket, documentId)
+  }
+
   /** Closes every connection with this code. */
   closeAll(code: number, reason = ""): void {
     for (const socket of [...this.#clients.keys()]) {
@@ -118,7 +130,7 @@ export class FakeServer implements Acceptor {
     const plain = /^\/v1\/docs\/([^/]+)\/sync$/.exec(url.pathname)?.[1]
     // The real one answers 400 to the handshake, and all that a client sees of it is this.
     if (plain && !isValidDocumentId(plain)) return socket.end(1006)
-    this.#clients.set(socket, { extended: false, syncStates: new Map(), last: new Map(), ...(plain ? { plain } : {}) })
+    this.#clients.set(socket, { extended: false, syncStates: new Map(), last: new Map(), toldDeleted: new Set(), ...(plain ? { plain } : {}) })
   }
 
   gone(socket: FakeSocket): void {
@@ -139,6 +151,7 @@ export class FakeServer implements Acceptor {
     }
     if (message.type === "highwater-have") {
       const answer = this.#have(message.documentId, message.hashes)
+      this.#refuseDeleted(socket, message.documentId, answer.missing)
       return this.#send(socket, { type: "highwater-durable", documentId: message.documentId, query: message.query, ...answer })
     }
     if (message.type === "sync" || message.type === "request") {
@@ -154,6 +167,7 @@ export class FakeServer implements Acceptor {
       if (line.mode !== "up" || this.httpStatus !== 200) return { ok: false, status: this.httpStatus, json: async () => ({}) }
       const documentId = /docs\/([^/]+)\/changes/.exec(url)![1]!
       if (!isValidDocumentId(documentId)) return { ok: false, status: 400, json: async () => ({}) }
+      if (this.#deleted.has(documentId)) return { ok: false, status: 410, json: async () => ({}) }
       const rejected: Array<{ hash: string; reason: string }> = []
       const changes = this.#admit(splitChunks(bytes), rejected)
       const [doc] = A.applyChanges(this.documents.get(documentId) ?? A.init(), changes)
@@ -193,6 +207,7 @@ export class FakeServer implements Acceptor {
     const client = this.#clients.get(socket)
     const doc = this.documents.get(documentId) ?? A.init()
     const decoded = A.decodeSyncMessage(data)
+    if (this.#deleted.has(documentId)) return this.#answerDeleted(socket, documentId, decoded)
     const rejected: Array<{ hash: string; reason: string }> = []
     const changes = this.#admit(decoded.changes, rejected)
     const message = rejected.length > 0 ? A.encodeSyncMessage({ ...decoded, changes }) : data
@@ -212,8 +227,19 @@ export class FakeServer implements Acceptor {
     const text = String(data)
     if (client.last.get(documentId) === text) return
     client.last.set(documentId, text)
-    if (client.plain) socket.deliver(data)
-    else this.#send(socket, { type: "sync", documentId, data })
+    for (const part of this.#inParts(data)) {
+      if (client.plain) socket.deliver(part)
+      else this.#send(socket, { type: "sync", documentId, data: part })
+    }
+  }
+
+  /** All of them have the heads of the whole. */
+  #inParts(data: A.SyncMessage): A.SyncMessage[] {
+    const decoded = A.decodeSyncMessage(data)
+    const changes = this.#admit(decoded.changes, [])
+    if (changes.length <= this.changesMax) return [data]
+    const starts = changes.map((_, at) => at).filter(at => at % this.changesMax === 0)
+    return starts.map(at => A.encodeSyncMessage({ ...decoded, changes: changes.slice(at, at + this.changesMax) }))
   }
 
   #sendRejected(socket: FakeSocket, client: Client, documentId: string, rejected: object[]): void {
@@ -222,7 +248,31 @@ export class FakeServer implements Acceptor {
   }
 
   #receiveText(socket: FakeSocket, client: Client, { have, query }: { have: string[]; query: number }): void {
-    socket.deliver(JSON.stringify({ ...this.#have(client.plain!, have), query }))
+    const answer = this.#have(client.plain!, have)
+    this.#refuseDeleted(socket, client.plain!, answer.missing)
+    socket.deliver(JSON.stringify({ ...answer, query }))
+  }
+
+  #answerDeleted(socket: FakeSocket, documentId: string, { heads, changes }: A.DecodedSyncMessage): void {
+    const client = this.#clients.get(socket)
+    this.#refuseDeleted(socket, documentId, changes.flatMap(splitChunks).map(change => A.decodeChange(change).hash))
+    if (!client || client.toldDeleted.has(documentId)) return
+    this.#tellDeleted(socket, documentId)
+    this.#refuseDeleted(socket, documentId, heads)
+  }
+
+  #tellDeleted(socket: FakeSocket, documentId: string): void {
+    const client = this.#clients.get(socket)!
+    client.toldDeleted.add(documentId)
+    if (client.plain) socket.deliver(JSON.stringify({ deleted: true }))
+    else this.#send(socket, { type: "doc-unavailable", documentId })
+  }
+
+  /** What whoever sends or asks about changes of a deleted document is told. */
+  #refuseDeleted(socket: FakeSocket, documentId: string, hashes: readonly string[]): void {
+    const client = this.#clients.get(socket)
+    if (!client || !this.#deleted.has(documentId) || hashes.length === 0) return
+    this.#sendRejected(socket, client, documentId, hashes.map(hash => ({ hash, reason: "the document was deleted" })))
   }
 
   #have(documentId: string, hashes: string[]) {

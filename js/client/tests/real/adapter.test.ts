@@ -2,8 +2,9 @@
 
 import { join } from "node:path"
 import * as A from "@automerge/automerge"
-import { describe, expect } from "vitest"
+import { describe, expect, vi } from "vitest"
 import { FileOutboxStore } from "../../src/node/index.js"
+import { MemoryStorage } from "../fake/world.js"
 import { test } from "./world.js"
 
 const TIMEOUT = { timeout: 20_000 }
@@ -88,6 +89,23 @@ describe("with the real server", () => {
     const error = await adapter.close(TIMEOUT).catch(error => error)
     expect(error).toMatchObject({ reason: "rejected" })
     expect(error.documents[0].rejected).toEqual([{ hash: heads[refused], reason: expect.stringMatching(/\w/) }])
+  })
+
+  test("a document that is deleted on the server is rejected as a whole, also by later sessions", async ({ world }) => {
+    const storage = new MemoryStorage()
+    const { adapter, repo } = world.client({ repo: { storage } })
+    const handle = repo.create<any>({ n: 0 })
+    await adapter.whenSaved(handle, TIMEOUT)
+    await repo.flush()
+    await fetch(`${world.server.url.replace("ws", "http")}/v1/docs/${handle.documentId}`, { method: "DELETE" })
+    await vi.waitFor(() => expect(adapter.saveStatus(handle).state).toBe("rejected"), TIMEOUT)
+    const later = world.client({ repo: { storage } })
+    void later.repo.find(handle.url)
+    await vi.waitFor(() => expect(later.adapter.saveStatus(handle).state).toBe("rejected"), TIMEOUT)
+    for (const one of [adapter, later.adapter]) {
+      const error = await one.close(TIMEOUT).catch(error => error)
+      expect(error).toMatchObject({ reason: "rejected", documents: [{ hashes: A.getHeads(handle.doc()) }] })
+    }
   })
 
   test("the second client with a peer id ends the first for good", async ({ world }) => {

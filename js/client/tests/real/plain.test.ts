@@ -3,7 +3,7 @@
 import { randomUUID } from "node:crypto"
 import { join } from "node:path"
 import * as A from "@automerge/automerge"
-import { describe, expect } from "vitest"
+import { describe, expect, vi } from "vitest"
 import { changesUrl, postChanges } from "../../src/core/http.js"
 import { changesSince } from "../../src/core/changes.js"
 import { UnsavedChangesError } from "../../src/index.js"
@@ -27,6 +27,18 @@ async function titleSeenBySomebodyElse(world: World, id: string): Promise<string
 }
 
 describe("a bare document", () => {
+  test("that is deleted on the server is rejected, and cannot be opened any more", async ({ world }) => {
+    const id = newDocumentId()
+    const doc = await open(world.server.url, id)
+    doc.change(page => (page.title = "Tides"))
+    await doc.whenSaved(TIMEOUT)
+    await fetch(`${world.server.url.replace("ws", "http")}/v1/docs/${id}`, { method: "DELETE" })
+    await vi.waitFor(() => expect(doc.saveStatus().state).toBe("rejected"), TIMEOUT)
+    await expect(doc.close(TIMEOUT)).rejects.toMatchObject({ reason: "rejected", documents: [{ hashes: hashesOf(doc.doc) }] })
+    await expect(open(world.server.url, id)).rejects.toThrow("the document was deleted")
+    doc.disconnect()
+  })
+
   test("is saved, and closed when all is", async ({ world }) => {
     const id = newDocumentId()
     const doc = await open(world.server.url, id)
