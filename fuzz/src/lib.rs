@@ -8,7 +8,7 @@ use highwater_core::change;
 use highwater_core::document::{AppendId, ConnectionId, Document, Effect, Outgoing, PeerInfo, Restoring};
 use highwater_core::sync;
 use highwater_core::wire::{Body, Message, RemoteHeads};
-use highwater_core::{DocumentId, Input, PeerId, Record, Session, StorageId};
+use highwater_core::{DocumentId, Edit, Input, Materialised, PeerId, Record, Session, Stamp, StorageId};
 use highwater_forge::mutate::Pool;
 use highwater_forge::{self as forge, HandMade, oracle, stock};
 
@@ -91,6 +91,35 @@ pub fn gate(data: &[u8]) -> bool {
         }
     }
     is_let_in
+}
+
+/// The document that is edited by [`edit`].
+const EDITED: &str = r#"{"title": "Grüße 👋", "done": false, "tags": ["a", "b", ["c"]], "likes": {"$counter": 3}, "at": {"$date": "2026-11-25T01:02:03.004Z"}}"#;
+
+/// Reads the bytes as the body of a request that edits a small document: a byte that says which kind, then the JSON. What is made must be let in by the gate, and be there. Returns whether
+/// something was made.
+pub fn edit(data: &[u8]) -> bool {
+    let Some((kind, body)) = data.split_first() else { return false };
+    let parse = [Edit::json_patch, Edit::merge_patch, Edit::set][usize::from(kind % 3)];
+    let Ok(edit) = parse(body) else { return false };
+    let stamp = |actor| Stamp { actor: [actor; 16], message: None, time: 0 };
+    let base = Edit::set(EDITED.as_bytes()).expect("it is a document");
+    let (document, made) = Materialised::default().edit(&base, &stamp(1)).expect("it can be made");
+    let first = made.expect("it can be made").expect("there is something to make");
+    let before = document.to_json(None).expect("it is JSON");
+    let (document, made) = document.edit(&edit, &stamp(2)).expect("nothing goes wrong inside");
+    let after = document.to_json(None);
+    let Ok(Some(made)) = made else {
+        assert_eq!(after.ok(), Some(before), "nothing was made of it");
+        return false;
+    };
+    let mut restoring = Restoring::new(DocumentId::from_bytes([1; 16]), []);
+    restoring.add(first.chunk.clone()).expect("it is let in");
+    restoring.add(made.chunk.clone()).expect("what is made is let in");
+    assert!(restoring.contains(&made.hash));
+    let read = Materialised::default().extended(&[first.chunk, made.chunk]).expect("it can be applied");
+    assert_eq!(read.to_json(None).ok(), after.ok(), "others see the same");
+    true
 }
 
 /// What came of a run.

@@ -22,7 +22,7 @@ cargo xtask ci              the same as test
 cargo xtask api [--full]    only the part of test that sends the built server whatever its OpenAPI description allows, and what it forbids
 cargo xtask tidy [--bless]  check the rules of this repository; --bless shortens the ratchet's list
 cargo xtask bench [PARTS]   measure this server beside others and rewrite the tables of docs/benchmarks.md; parts are compare,
-                            history and documents; --quick is a short run that only prints
+                            history, documents and patches; --quick is a short run that only prints
 cargo xtask dist            build a release archive into target/dist
 ";
 

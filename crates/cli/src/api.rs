@@ -1,22 +1,20 @@
 //! Requests to a running server, or to one in this process that has the folder open. The answers are the same.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_server::{Embedded, Server, ServerError};
-use highwater_storage::StoreError;
+use highwater_storage::{FILE_NAME, StoreError};
 use serde_json::{Value, json};
 use ureq::http::{HeaderMap, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// Where a server listens if nothing is said.
-pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:3030";
-/// What to do if a server cannot be reached, for commands that may do without.
-const SERVER_OR_FOLDER: &str = "Start a server with `highwater serve`, say where one is with --server, or name a data folder with --data-dir.";
+const DEFAULT_SERVER: &str = "http://127.0.0.1:3030";
 /// How long a server may take until it is there, and until it answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,6 +28,35 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_NOT_THERE: u8 = 3;
 const EXIT_NOT_SO: u8 = 4;
 const EXIT_LATER: u8 = 5;
+
+/// Which server is asked, and for whom it answers.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServerArgs {
+    /// The server [default: http://127.0.0.1:3030] [env: HIGHWATER_SERVER]
+    #[arg(long, global = true, value_name = "URL")]
+    server: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+impl ServerArgs {
+    /// The server. `advice` is what to do if it cannot be reached.
+    pub(crate) fn open(self, advice: &'static str) -> Result<Api, Failure> {
+        let set = || std::env::var("HIGHWATER_SERVER").ok().filter(|set| !set.is_empty());
+        let server = self.server.or_else(set);
+        Api::server(server.as_deref().unwrap_or(DEFAULT_SERVER), advice)
+    }
+}
+
+/// How a command ends: with yes, with no, or with what went wrong, which is said.
+pub(crate) fn ended(done: Result<bool, Failure>, json: bool) -> ExitCode {
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(failure) => failure.tell(json),
+    }
+}
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +103,7 @@ impl Failure {
     }
 
     /// Says it on standard error.
-    pub(crate) fn tell(&self, json: bool) -> ExitCode {
+    fn tell(&self, json: bool) -> ExitCode {
         match json {
             _ if self.text.is_empty() => {}
             true => eprintln!("{}", self.problem),
@@ -99,6 +126,7 @@ impl Failure {
         let (exit, advice) = match code {
             "no_such_document" => (EXIT_NOT_THERE, "`highwater doc list` shows what there is."),
             "no_such_change" => (EXIT_NOT_THERE, "`highwater doc history` shows what there is."),
+            "no_such_webhook" => (EXIT_NOT_THERE, "`highwater webhooks list` shows what there is."),
             "deleted" => (EXIT_NOT_THERE, ""),
             "exists" => (EXIT_NOT_SO, "`highwater doc put` changes a document that exists."),
             "precondition_failed" => (
@@ -218,23 +246,15 @@ enum To {
 }
 
 impl Api {
-    pub(crate) fn open(server: Option<String>, folder: Option<PathBuf>) -> Result<Self, Failure> {
-        if let Some(folder) = folder {
-            return Self::folder(&folder);
-        }
-        let set = server.or_else(|| std::env::var("HIGHWATER_SERVER").ok().filter(|set| !set.is_empty()));
-        Self::server(set.as_deref().unwrap_or(DEFAULT_SERVER), "--server", SERVER_OR_FOLDER)
-    }
-
-    /// A running server, which the option with this name says. `advice` is what to do if it cannot be reached.
-    pub(crate) fn server(url: &str, option: &str, advice: &'static str) -> Result<Self, Failure> {
+    /// A running server. `advice` is what to do if it cannot be reached.
+    fn server(url: &str, advice: &'static str) -> Result<Self, Failure> {
         let url = url.trim_end_matches('/');
         // What `serve` prints is for clients that sync.
         let url = match url.split_once("://") {
             Some(("ws", rest)) => format!("http://{rest}"),
             Some(("wss", rest)) => format!("https://{rest}"),
             Some(("http" | "https", _)) => url.to_owned(),
-            _ => return Err(Failure::usage(format!("{option} {url}: expected http://… or https://…"))),
+            _ => return Err(Failure::usage(format!("--server {url}: expected http://… or https://…"))),
         };
         let authority = url.find("://").map_or(0, |place| place + 3);
         let end = url[authority..].find('/').map_or(url.len(), |place| authority + place);
@@ -248,14 +268,20 @@ impl Api {
         Ok(Self(To::Server { agent, origin: origin.to_owned(), base: base.to_owned(), advice }))
     }
 
-    fn folder(folder: &Path) -> Result<Self, Failure> {
+    /// A data folder that nobody else has open. Only for a document that is made may it be one without a store, which is made, too.
+    pub(crate) fn folder(folder: &Path, is_for_new: bool) -> Result<Self, Failure> {
         if !folder.is_dir() {
             return Err(Failure::usage(format!("there is no folder {}", folder.display())));
         }
+        // A mistyped one must not look like one without documents.
+        if !is_for_new && !folder.join(FILE_NAME).exists() {
+            return Err(Failure::usage(format!(
+                "{} is no data folder: it has no file {FILE_NAME}, which would hold the documents.\n`highwater doc put` makes a document there, and the file.",
+                folder.display()
+            )));
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let entered = runtime.enter();
-        let opened = Server::builder().data_dir(folder).embed();
-        drop(entered);
+        let opened = runtime.block_on(Server::builder().data_dir(folder).embed());
         let embedded = opened.map_err(|error| match error {
             ServerError::Store(StoreError::Locked(_)) => {
                 let advice =

@@ -12,9 +12,12 @@ use std::process::ExitCode;
 use highwater_core::{ChangeHash, DocumentId};
 use serde_json::{Value, json};
 
-use crate::api::{Api, Ask, Failure, encoded};
-use show::{Out, short};
+use crate::api::{Api, Ask, Failure, ServerArgs, encoded, ended};
+pub(crate) use show::Out;
+use show::short;
 
+/// What to do if the server cannot be reached.
+const ADVICE: &str = "Start a server with `highwater serve`, say where one is with --server, or name a data folder with --data-dir.";
 /// Entries that are asked for at once.
 const PAGE: usize = 1_000;
 
@@ -34,15 +37,20 @@ pub(crate) struct DocArgs {
 /// Where the documents are.
 #[derive(Debug, clap::Args)]
 struct Target {
-    /// The server [default: http://127.0.0.1:3030] [env: HIGHWATER_SERVER]
-    #[arg(long, global = true, value_name = "URL", conflicts_with = "data_dir")]
-    server: Option<String>,
-    /// A data folder that no server has open, in the place of a server
-    #[arg(long, global = true, value_name = "FOLDER")]
+    #[command(flatten)]
+    server: ServerArgs,
+    /// A data folder that no server has open, in the place of a server; only `put` makes a store in it
+    #[arg(long, global = true, value_name = "FOLDER", conflicts_with = "server")]
     data_dir: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+}
+
+impl Target {
+    fn open(self, is_for_new: bool) -> Result<Api, Failure> {
+        match self.data_dir {
+            Some(folder) => Api::folder(&folder, is_for_new),
+            None => self.server.open(ADVICE),
+        }
+    }
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -120,19 +128,21 @@ struct RmArgs {
 
 /// Does what was asked, and says what went wrong.
 pub(crate) fn run(args: DocArgs) -> ExitCode {
-    let DocArgs { target: Target { server, data_dir, json }, command } = args;
-    let done = Api::open(server, data_dir).and_then(|api| {
+    let DocArgs { target, command } = args;
+    let json = target.server.json;
+    let done = target.open(command.is_for_new()).and_then(|api| {
         let done = command.run(&api, &mut Out { json });
         done.and_then(|well| api.close().map(|()| well))
     });
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(failure) => failure.tell(json),
-    }
+    ended(done, json)
 }
 
 impl Command {
+    /// Whether it may make a document.
+    fn is_for_new(&self) -> bool {
+        matches!(self, Self::Put(args) if args.is_for_new())
+    }
+
     /// Returns whether the answer is yes.
     fn run(self, api: &Api, out: &mut Out) -> Result<bool, Failure> {
         match self {

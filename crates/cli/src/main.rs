@@ -105,7 +105,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             on_folder(&args.config, &args.data_dir, |data_dir| backup::restore(&args, data_dir))
         }
         Command::Repair(args) => repair::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Webhooks(args) => Ok(passed(webhooks::run(&args)?)),
+        Command::Webhooks(args) => Ok(webhooks::run(args)),
         Command::Doc(args) => Ok(doc::run(args)),
         Command::Bench(args) => bench::run(&args).map(passed),
         Command::Settings(args) => {

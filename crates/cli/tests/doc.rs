@@ -181,6 +181,7 @@ fn files_are_read_and_written() {
 #[test]
 fn what_goes_wrong_is_told_with_what_to_do() {
     for place in Place::each() {
+        place.run_with(&["put", "new"], b"{}", &[]);
         assert!(place.fails(&["get", ID], 3).contains("highwater doc list"));
         place.run_with(&["put", ID], br#"{ "a": 1 }"#, &[]);
         let heads = place.ok(&["get", ID, "--heads"]);
@@ -214,6 +215,47 @@ fn a_server_that_is_not_there_and_a_folder_that_is_taken() {
     let gone = highwater(place.path()).args(["doc", "list"]).env("HIGHWATER_SERVER", &url).output().unwrap();
     assert_eq!(gone.status.code(), Some(5));
     assert!(stderr(&gone).contains(&url) && stderr(&gone).contains("highwater serve"), "{}", stderr(&gone));
+}
+
+#[test]
+fn a_folder_without_a_store_is_refused_and_left_as_it_is_unless_a_document_is_made() {
+    let place = Place::folder();
+    let folder = place.path().join("data");
+    let patch = ["patch", ID, "{}"];
+    let put = ["put", ID, "--if-match", "*"];
+    for arguments in [&["list"][..], &["get", ID], &["rm", ID, "--yes"], &["edit", ID], &patch, &put] {
+        let refused = place.fails(arguments, 2);
+        assert!(refused.contains("data") && refused.contains("highwater.db"), "{refused}");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "{arguments:?}");
+    }
+    place.run_with(&["put", ID], b"{}", &[]);
+    assert!(place.ok(&["list"]).contains(ID));
+}
+
+#[test]
+fn nothing_is_made_of_nothing() {
+    for place in Place::each() {
+        place.run_with(&["put", ID], br#"{ "a": 1 }"#, &[]);
+        fs::write(place.path().join("empty.json"), "\n").unwrap();
+        let attempts = [
+            &["put", "new"][..],
+            &["put", "new", "-"],
+            &["put", "new", "empty.json"],
+            &["put", ID],
+            &["patch", ID],
+            &["patch", ID, "-"],
+            &["patch", ID, "--file", "empty.json"],
+        ];
+        for arguments in attempts {
+            let refused = place.fails(arguments, 2);
+            assert!(refused.contains("empty") && refused.contains("{}"), "{refused}");
+        }
+        assert_eq!(lines(&place.ok(&["list", "--json"])).len(), 1);
+        assert_eq!(place.value(ID), json!({ "a": 1 }));
+        let made = place.run_with(&["put", "new", "--json"], b"{}", &[]);
+        let made: Value = serde_json::from_str(&stdout(&made)).unwrap();
+        assert_eq!(place.value(made["id"].as_str().unwrap()), json!({}));
+    }
 }
 
 /// A `watch` that runs.
@@ -280,7 +322,9 @@ fn a_document_is_watched_over_a_restart_until_it_is_deleted() {
     let ended = with_patches.ended();
     assert_eq!(ended.status.code(), Some(3), "{}", stderr(&ended));
     drop(server);
-    assert!(Place::folder().fails(&["watch", ID], 2).contains("--server"));
+    let place = Place::folder();
+    place.run_with(&["put", ID], b"{}", &[]);
+    assert!(place.fails(&["watch", ID], 2).contains("--server"));
 }
 
 #[cfg(unix)]

@@ -7,7 +7,7 @@ use std::fs;
 use common::{highwater, run, stderr, stdout};
 use tempfile::tempdir;
 
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 27] = [
     "listen",
     "data-dir",
     "open-to-network",
@@ -29,6 +29,7 @@ const NAMES: [&str; 26] = [
     "compactions-max",
     "ping-interval",
     "request-timeout",
+    "answer-timeout",
     "join-timeout",
     "connections-max",
     "http-sockets-max",

@@ -75,6 +75,11 @@ impl Edit {
         Self { kind, digest: digest.into() }
     }
 
+    /// Whether it is made only if something is there that it names: a JSON Patch with a `test`.
+    pub fn has_test(&self) -> bool {
+        matches!(&self.kind, Kind::Patch(operations) if operations.iter().any(patch::Operation::is_test))
+    }
+
     /// SHA-256 of what it was read from: tells whether two requests ask for the same.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest

@@ -15,8 +15,6 @@
 mod read;
 mod time;
 
-pub use time::calendar_date;
-
 use std::collections::{BTreeMap, HashMap};
 
 use automerge::{ScalarValue, TextEncoding, hydrate};

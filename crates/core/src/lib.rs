@@ -21,7 +21,6 @@ pub mod wire;
 pub use document::Document;
 pub use edit::{Edit, EditError, EditReason, MadeChange, Stamp};
 pub use id::{ActorId, ChangeHash, DocumentId, PeerId, SessionId, StorageId};
-pub use json::calendar_date;
 pub use materialised::{Materialised, Saved, first_unfit};
 pub use read::{ChangeMeta, PatchJson, ReadError};
 pub use record::Record;

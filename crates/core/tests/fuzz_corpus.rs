@@ -205,6 +205,51 @@ fn gate_corpus() -> Corpus {
     (0..24).map(input).collect()
 }
 
+/// A byte for the kind of body, and the body.
+fn edit_corpus() -> Corpus {
+    let patches = [
+        (
+            "values",
+            r#"[{"op":"add","path":"/n","value":1.5},{"op":"replace","path":"/done","value":true},{"op":"remove","path":"/at"}]"#,
+        ),
+        (
+            "lists",
+            r#"[{"op":"add","path":"/tags/-","value":{"deep":[null,"x"]}},{"op":"move","from":"/tags/2/0","path":"/tags/0"},{"op":"copy","from":"/tags","path":"/more"}]"#,
+        ),
+        (
+            "texts",
+            r#"[{"op":"test","path":"/done","value":false},{"op":"splice","path":"/title","index":1,"delete":3,"insert":"é~0"},{"op":"splice","path":"/tags","index":0,"delete":1,"insert":[2]}]"#,
+        ),
+        (
+            "counters",
+            r#"[{"op":"increment","path":"/likes","by":-7},{"op":"increment","path":"/likes","by":9007199254740991}]"#,
+        ),
+        (
+            "root",
+            r#"[{"op":"replace","path":"","value":{"a~1/b":"c"}},{"op":"add","path":"/b","value":{"$bytes":"AP8="}}]"#,
+        ),
+    ];
+    let merges = [
+        (
+            "nested",
+            r#"{"title":"Grüße an alle 👋👋","tags":["b",["c","d"],"a"],"likes":null,"new":{"a":{"b":null,"c":1}}}"#,
+        ),
+        (
+            "typed",
+            r#"{"at":{"$date":"1969-12-31T23:59:59.999Z"},"map":{"$map":{"$counter":1}},"big":18446744073709551615}"#,
+        ),
+    ];
+    let wholes = [
+        ("other", r#"{"title":"Hello","tags":[["c"],"b"],"likes":{"$counter":5},"x":-0.0}"#),
+        ("empty", "{}"),
+    ];
+    let kinds: [&[(&str, &str)]; 3] = [&patches, &merges, &wholes];
+    let bodies = (0..).zip(kinds).flat_map(|(kind, bodies)| bodies.iter().map(move |body| (kind, body)));
+    bodies
+        .map(|(kind, (name, body))| (format!("{kind}-{name}"), [&[kind], body.as_bytes()].concat()))
+        .collect()
+}
+
 fn folder(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
 }
@@ -298,5 +343,16 @@ fn the_gate_corpus_and_changes_of_it_do_no_harm() {
     assert!(0 < let_in && let_in < corpus.len(), "{let_in} of {} are let in", corpus.len());
     mutate("gate", &corpus, 1_500, |input| {
         fuzz::gate(input);
+    });
+}
+
+#[test]
+fn the_edit_corpus_is_made_and_changes_of_it_do_no_harm() {
+    let corpus = corpus("edit", edit_corpus);
+    for (name, input) in &corpus {
+        assert!(fuzz::edit(input), "{name}");
+    }
+    mutate("edit", &corpus, 1_500, |input| {
+        fuzz::edit(input);
     });
 }

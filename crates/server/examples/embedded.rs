@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address: SocketAddr = arguments.next().unwrap_or_else(|| "127.0.0.1:8080".to_owned()).parse()?;
     let folder = arguments.next().unwrap_or_else(|| "./highwater-data".to_owned());
 
-    let embedded = Server::builder().data_dir(folder).embed()?;
+    let embedded = Server::builder().data_dir(folder).embed().await?;
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let serving = tokio::spawn(axum::serve(listener, application(&embedded)).into_future());

@@ -6,7 +6,7 @@ use highwater_server::{Edit, EditOptions, NewDocument, Server};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let embedded = Server::builder().data_dir("./documents").embed()?;
+    let embedded = Server::builder().data_dir("./documents").embed().await?;
     let documents = embedded.documents();
 
     let content = NewDocument::Edit(Edit::set(br#"{"title": "Tides", "views": {"$counter": 0}}"#)?);

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,11 +20,11 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::activity::CountingStream;
+use crate::activity::{Activity, CountingStream};
 use crate::hub::{Hub, draining};
-use crate::limits::{ACCEPT_RETRY_AFTER, ANSWER_TIMEOUT, CLOSE_TIMEOUT, REQUEST_HEAD_BYTES_MAX};
+use crate::limits::{ACCEPT_RETRY_AFTER, CLOSE_TIMEOUT, RATE_MIN, REQUEST_HEAD_BYTES_MAX, STREAM_TIMEOUT};
 
 struct Door {
     hub: Arc<Hub>,
@@ -122,20 +123,20 @@ impl Door {
             return self.hub.metrics().sockets_given_up.increment(1);
         }
         let _under_way = self.hub.under_way();
-        // An answer that nobody reads is not waited for, nor one without an end, of which nothing goes out any more. What is wrong with a socket is of interest to nobody here.
-        let mut written = activity.written();
+        let mut patience = Patience::new(activity, self.hub.config().answer_timeout);
         let mut is_draining = false;
         loop {
             tokio::select! {
-                answered = timeout(ANSWER_TIMEOUT, &mut http) => {
-                    let before = std::mem::replace(&mut written, activity.written());
-                    if answered.is_ok() || !activity.is_stream() || written == before {
-                        return;
+                // What is wrong with a socket is of interest to nobody here.
+                _ = &mut http => return,
+                () = sleep_until(patience.until) => {
+                    if !patience.lasts() {
+                        return self.hub.metrics().sockets_given_up.increment(1);
                     }
                 }
                 () = draining(&mut phase), if !is_draining => {
                     is_draining = true;
-                    if activity.is_stream() {
+                    if patience.activity.is_stream() {
                         // It ends by itself, unless its reader does not read.
                         let _ = timeout(CLOSE_TIMEOUT, &mut http).await;
                         return;
@@ -146,10 +147,81 @@ impl Door {
     }
 }
 
+/// How long a socket is waited for that has asked for something. What flows earns it time, so that a large body on a slow path arrives, and one of whom nothing comes does not stay.
+struct Patience {
+    activity: Activity,
+    timeout: Duration,
+    asked: Instant,
+    /// What had passed when it asked.
+    before: u64,
+    /// What had been written of a stream when that was last looked at.
+    written: u64,
+    until: Instant,
+}
+
+impl Patience {
+    fn new(activity: Activity, timeout: Duration) -> Self {
+        let asked = Instant::now();
+        let before = activity.read() + activity.written();
+        let written = activity.written();
+        Self { activity, timeout, asked, before, written, until: asked + timeout }
+    }
+
+    /// Whether it goes on when the time is over, and until when.
+    fn lasts(&mut self) -> bool {
+        let now = Instant::now();
+        if self.activity.is_stream() {
+            // It has no end, but says something now and then.
+            let before = std::mem::replace(&mut self.written, self.activity.written());
+            self.until = now + STREAM_TIMEOUT;
+            return self.written != before;
+        }
+        let passed = self.activity.read() + self.activity.written() - self.before;
+        let earned = Duration::from_millis(passed.saturating_mul(1_000) / RATE_MIN);
+        self.until = self.asked + self.timeout + earned;
+        self.until > now
+    }
+}
+
 /// One request per socket: then nothing is idle between two, and nobody who looks in keeps a place.
 fn last_answer(mut answer: Response<Body>) -> Response<Body> {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_flows_earns_time() {
+        let activity = Activity::default();
+        activity.pass(500, 0);
+        let mut patience = Patience::new(activity.clone(), Duration::from_secs(30));
+        advance(Duration::from_secs(29)).await;
+        activity.pass(RATE_MIN, 2 * RATE_MIN);
+        advance(Duration::from_secs(1)).await;
+        assert!(patience.lasts());
+        assert_eq!(patience.until - Instant::now(), Duration::from_secs(3));
+        advance(Duration::from_secs(3)).await;
+        assert!(!patience.lasts());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_lasts_as_long_as_something_of_it_is_read() {
+        let activity = Activity::default();
+        activity.be_stream();
+        let mut patience = Patience::new(activity.clone(), Duration::from_secs(30));
+        for _ in 0..100 {
+            activity.pass(0, 1);
+            assert!(patience.lasts());
+            advance(STREAM_TIMEOUT).await;
+        }
+        activity.pass(10, 0);
+        assert!(!patience.lasts());
+    }
 }

@@ -58,6 +58,13 @@ impl Activity {
         }
     }
 
+    /// As if so many bytes had passed.
+    #[cfg(test)]
+    pub(crate) fn pass(&self, read: u64, written: u64) {
+        self.0.read.fetch_add(read, Ordering::Relaxed);
+        self.0.written.fetch_add(written, Ordering::Relaxed);
+    }
+
     /// The answer goes on and on. It says something now and then, also if there is nothing to say.
     pub(crate) fn be_stream(&self) {
         self.0.is_stream.store(true, Ordering::Relaxed);

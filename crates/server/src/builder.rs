@@ -54,21 +54,26 @@ impl Builder {
     /// Opens the store, then a socket.
     pub async fn bind(self) -> Result<Server, ServerError> {
         let address = self.config.listen;
-        let (hub, webhooks, render_metrics) = self.open()?;
-        // Before anybody is let in: what happens from now on is told.
-        webhooks::settle(&hub, &webhooks).await?;
+        let (hub, webhooks, render_metrics) = self.open_and_settle().await?;
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|error| ServerError::Listen { address, error })?;
         Ok(Server { hub, listener, webhooks, render_metrics, kill: None })
     }
 
     /// Opens the store, for a server without a socket of its own. To be called where tokio runs.
-    pub fn embed(self) -> Result<Embedded, ServerError> {
-        let (hub, webhooks, _) = self.open()?;
+    pub async fn embed(self) -> Result<Embedded, ServerError> {
+        let (hub, webhooks, _) = self.open_and_settle().await?;
         for start in webhooks {
             tokio::spawn(webhooks::run(hub.clone(), start));
         }
         Ok(Embedded::new(hub))
+    }
+
+    async fn open_and_settle(self) -> Result<Opened, ServerError> {
+        let opened = self.open()?;
+        // Before anybody is let in: what happens from now on is told.
+        webhooks::settle(&opened.0, &opened.1).await?;
+        Ok(opened)
     }
 
     fn open(self) -> Result<Opened, ServerError> {

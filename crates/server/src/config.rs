@@ -17,6 +17,8 @@ pub struct Config {
     pub ping_interval: Duration,
     /// How long a client may take to send the head of its HTTP request. Every connection begins with one.
     pub request_timeout: Duration,
+    /// How long it may take to read the rest of a request, to answer it, and until the answer is read. What flows meanwhile earns time: 32 KiB a second suffice.
+    pub answer_timeout: Duration,
     /// How long a connection may take until it has joined.
     pub join_timeout: Duration,
     /// How long a document that nobody has open stays in memory.
@@ -79,6 +81,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 3030)),
             ping_interval: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(30),
             join_timeout: Duration::from_secs(10),
             idle_document_after: Duration::from_secs(30),
             idle_documents_bytes_max: 256 << 20,

@@ -10,7 +10,7 @@ use lru::LruCache;
 use tokio::sync::Semaphore;
 
 use crate::limits::BRING_CHANGES_AT_ONCE;
-use crate::open::{blocking, load_snapshot};
+use crate::open::{Unreadable, blocking, load_snapshot};
 
 /// The copies. Whoever uses one takes it out, and puts it back.
 pub(crate) struct Copies {
@@ -164,7 +164,7 @@ pub(crate) async fn bring(
     store: Arc<dyn Store>,
     document: DocumentId,
     hashes: Vec<ChangeHash>,
-) -> Result<Vec<(ChangeHash, Bytes)>, String> {
+) -> Result<Vec<(ChangeHash, Bytes)>, Unreadable> {
     // The semaphore is never closed; without a turn there would only be more at once.
     let _turn = turns.acquire_owned().await.ok();
     if let Some(copy) = copies.take(document)
@@ -175,7 +175,7 @@ pub(crate) async fn bring(
     // An older copy may lack some of them. What is stored has them all.
     let chunk = load_snapshot(&*store, document).await?;
     let copy = blocking(move || Materialised::load(&chunk)).await?;
-    bring_from(copies, document, copy, hashes).await
+    Ok(bring_from(copies, document, copy, hashes).await?)
 }
 
 async fn bring_from(

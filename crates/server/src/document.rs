@@ -32,13 +32,14 @@ use crate::copies::{self, CatchUp};
 use crate::envelope::{Envelope, Payload, Protocol};
 use crate::events::Told;
 use crate::full_check::{AppendError, FullCheck};
+use crate::http::Problem;
 use crate::hub::Hub;
 use crate::limits::{BATCH, BLANK_IDLE_AFTER, COVER_INLINE_MAX, REFUSED_CHECK_INTERVAL};
-use crate::open::{self, Opened};
+use crate::open::{self, Opened, Unreadable};
 use crate::outbox::Outbox;
 use crate::uploads;
 
-use desk::Desk;
+use desk::{Desk, Trouble};
 pub(crate) use desk::{EditJob, EditRequest, Edited, Job, Key, Precondition, Reading, Work};
 
 /// What can be asked of a document.
@@ -61,13 +62,13 @@ pub(crate) enum Command {
     /// A connection that was behind has taken all that it was sent.
     Ready(ConnectionId),
     /// Which of these changes are durable and part of the document, in the same order.
-    Contains(Vec<ChangeHash>, oneshot::Sender<Vec<bool>>),
+    Contains(Vec<ChangeHash>, Reply<Vec<bool>>),
     /// The same for a connection, which is answered with the number of its question.
     Have { connection: ConnectionId, query: u64, hashes: Vec<ChangeHash>, taken: Taken },
     /// How the document is now.
-    State(oneshot::Sender<State>),
+    State(Reply<State>),
     /// The durable heads, when all that is on its way to disk now has got there.
-    Heads(oneshot::Sender<Told>),
+    Heads(Reply<Told>),
     /// Something that needs the document with all its values.
     Job(Job),
     /// Changes that came in a request of their own. Answered when they are durable.
@@ -76,6 +77,28 @@ pub(crate) enum Command {
     Compacted(Outcome),
     /// There is no room for a document that nobody uses.
     LetGo,
+}
+
+/// Where an answer goes, or why there is none. Dropped, it says that the document cannot be served at the moment.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
+
+impl Command {
+    /// Tells whoever waits for an answer that the document cannot be read. They may be gone.
+    fn refuse(self, unreadable: &Unreadable) {
+        match self {
+            Self::Contains(_, answer) => refuse_to(answer, unreadable),
+            Self::State(answer) => refuse_to(answer, unreadable),
+            Self::Heads(answer) => refuse_to(answer, unreadable),
+            Self::Ingest(ingest) => refuse_to(ingest.answer, unreadable),
+            Self::Job(Job::Edit(edit)) => refuse_to(edit.answer, unreadable),
+            Self::Job(Job::Look(look)) => look.look(Err(&Trouble::Unreadable(unreadable.clone()))),
+            _ => {}
+        }
+    }
+}
+
+fn refuse_to<T>(answer: Reply<T>, unreadable: &Unreadable) {
+    let _ = answer.send(Err(unreadable.clone().into()));
 }
 
 /// A connection that opens a document.
@@ -91,7 +114,7 @@ pub(crate) struct Attachment {
 pub(crate) struct Ingest {
     pub(crate) changes: Vec<Change>,
     pub(crate) sender: PeerId,
-    pub(crate) answer: oneshot::Sender<Result<Ingested, PeerFault>>,
+    pub(crate) answer: Reply<Ingested>,
 }
 
 /// Changes that came in a request and were judged.
@@ -100,7 +123,7 @@ struct Ingesting {
     rejected: Vec<Rejection>,
     /// All appends before this one must be durable.
     mark: AppendId,
-    answer: oneshot::Sender<Result<Ingested, PeerFault>>,
+    answer: Reply<Ingested>,
 }
 
 /// What became of changes that came in a request.
@@ -186,9 +209,11 @@ struct Task {
     /// Were judged, and wait for the appends that were on their way then.
     ingesting: VecDeque<Ingesting>,
     /// Who waits to hear the heads, each for the appends that were on their way when he asked.
-    asked_heads: VecDeque<(AppendId, oneshot::Sender<Told>)>,
+    /// What is handed to the store next is stored in one go: a new document, of which a part would be another one.
+    must_be_whole: bool,
+    asked_heads: VecDeque<(AppendId, Reply<Told>)>,
     /// At most one.
-    bringing: FuturesUnordered<BoxFuture<'static, Result<Brought, String>>>,
+    bringing: FuturesUnordered<BoxFuture<'static, Result<Brought, Unreadable>>>,
     compaction: Compaction,
     /// How many records are stored, or on their way.
     records: u64,
@@ -240,7 +265,7 @@ enum End {
     /// What is in memory is of no use: a change that others may build on already did not pass the full check.
     Unfit(String),
     /// What is stored cannot be read any more.
-    Unreadable(String),
+    Unreadable(Unreadable),
     /// The hub has no more use for it.
     Discarded,
 }
@@ -292,7 +317,7 @@ pub(crate) async fn run(hub: Arc<Hub>, start: Start) {
     }
 }
 
-/// A document that cannot be read whole is not served at all, least of all as an empty one. Whoever asks for it hears nothing, and who closes after
+/// A document that cannot be read whole is not served at all, least of all as an empty one. Who asks for it over HTTP hears why. A connection hears nothing, and who closes after
 /// sending something for it is not answered; the other documents of the connection go on.
 async fn refuse(
     hub: &Hub,
@@ -300,13 +325,13 @@ async fn refuse(
     number: u64,
     mut mailbox: mpsc::UnboundedReceiver<Command>,
     mut discarded: watch::Receiver<()>,
-    error: &str,
+    error: &Unreadable,
 ) {
     tracing::error!(document = %id, %error, "cannot read document");
     hub.metrics().documents_unreadable.increment(1);
     loop {
         while let Ok(command) = mailbox.try_recv() {
-            drop(command);
+            command.refuse(error);
         }
         if hub.try_forget(id, number, &mailbox) {
             return;
@@ -344,6 +369,7 @@ impl Task {
             unpacking: FuturesUnordered::new(),
             ingests: Vec::new(),
             ingesting: VecDeque::new(),
+            must_be_whole: false,
             asked_heads: VecDeque::new(),
             bringing: FuturesUnordered::new(),
             compaction,
@@ -435,7 +461,7 @@ impl Task {
         while self.asked_heads.front().is_some_and(|(mark, _)| self.document.has_reached(*mark)) {
             if let Some((_, answer)) = self.asked_heads.pop_front() {
                 // Whoever asked may be gone.
-                drop(answer.send(self.told()));
+                drop(answer.send(Ok(self.told())));
             }
         }
     }
@@ -556,7 +582,7 @@ impl Task {
                 self.ingesting.push_back(Ingesting { hashes, rejected, mark, answer });
             }
             // Whoever asked may be gone.
-            Err(fault) => drop(answer.send(Err(fault))),
+            Err(fault) => drop(answer.send(Err(fault.into()))),
         }
         Ok(())
     }
@@ -659,7 +685,7 @@ impl Task {
             }
             Command::Contains(hashes, answer) => {
                 // Whoever asked may be gone.
-                let _ = answer.send(hashes.iter().map(|hash| self.document.contains(hash)).collect());
+                let _ = answer.send(Ok(hashes.iter().map(|hash| self.document.contains(hash)).collect()));
             }
             Command::Have { connection, query, hashes, taken: _taken } => {
                 let (durable, missing): (Vec<_>, Vec<_>) =
@@ -674,7 +700,7 @@ impl Task {
                     attached.outbox.send(envelope.durable(query, durable, missing));
                 }
             }
-            Command::State(answer) => drop(answer.send(self.state())),
+            Command::State(answer) => drop(answer.send(Ok(self.state()))),
             Command::Heads(answer) => self.asked_heads.push_back((self.document.append_mark(), answer)),
             Command::Job(job) => self.take_job(job),
             Command::Ingest(ingest) => self.ingests.push(*ingest),
@@ -716,11 +742,12 @@ impl Task {
         self.is_noted = self.document.is_deleted();
         let asked = Instant::now();
         let (id, store) = (self.document.id(), self.store.clone());
+        let is_whole = std::mem::take(&mut self.must_be_whole);
         let is_lazy = uploads::is_large(&records) || self.appends.back().is_some_and(|last| last.is_lazy);
         let stored: Stored = match &mut self.full_check {
             Some(check) => Either::Right(check.append(&self.document, records, store)),
             None if is_lazy => {
-                let stored = uploads::append_in_slices(store, id, records);
+                let stored = uploads::append_in_slices(store, id, records, is_whole);
                 Either::Right(Box::pin(stored.map_err(AppendError::Store)))
             }
             None => Either::Left(store.append(id, records).map_err(AppendError::Store)),

@@ -12,7 +12,7 @@ use highwater_storage::{DocumentEntry, ListDocuments, StoreError};
 
 use crate::document::{EditRequest, Key, Precondition, State, Work};
 use crate::events::{End, Following, Told};
-use crate::http::{Problem, etag};
+use crate::http::{Problem, check_time, etag};
 use crate::hub::Hub;
 use crate::uploads;
 
@@ -91,6 +91,9 @@ pub enum DocumentError {
     /// The store says why it fails.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is stored of the document is damaged: somebody must look at the server.
+    #[error("what is stored of the document is damaged: {0}")]
+    Damaged(String),
     /// A fault of the server's.
     #[error("{0}")]
     Internal(String),
@@ -128,6 +131,7 @@ impl From<Problem> for DocumentError {
             Problem::Invalid { .. } => Self::Invalid(problem.to_string()),
             Problem::Unavailable => Self::Unavailable,
             Problem::Store(error) => Self::Store(error),
+            Problem::Damaged(reason) => Self::Damaged(reason),
             other => Self::Internal(other.to_string()),
         }
     }
@@ -254,7 +258,13 @@ impl Documents {
         let EditOptions { message, time, if_heads, creates, idempotency_key } = options;
         let precondition =
             if_heads.map_or(Precondition::None, |heads| Precondition::Tags(vec![etag(&heads)]));
-        let key = key(idempotency_key, "edit", &message, &precondition, edit.digest())?;
+        let key = key(
+            idempotency_key,
+            &format!("edit {creates} {time:?}"),
+            &message,
+            &precondition,
+            edit.digest(),
+        )?;
         let request =
             EditRequest { message, time, precondition, creates, key, ..EditRequest::new(Work::Edit(edit)) };
         self.made(id, request).await
@@ -274,7 +284,8 @@ impl Documents {
             NewDocument::Edit(edit) => edit.digest(),
             NewDocument::Saved(chunks) => chunks,
         };
-        let key = key(idempotency_key, &format!("create {named}"), &message, &Precondition::None, holds)?;
+        let key =
+            key(idempotency_key, &format!("create {named} {time:?}"), &message, &Precondition::None, holds)?;
         let id = self.hub.id_of_new(id, key)?;
         let work = match new {
             NewDocument::Empty => Work::Nothing,
@@ -288,6 +299,7 @@ impl Documents {
     }
 
     async fn made(&self, id: DocumentId, request: EditRequest) -> Result<EditedDocument, DocumentError> {
+        check_time(request.time)?;
         let edited = self.hub.edit(id, request).await?;
         Ok(EditedDocument { id, hash: edited.hash, heads: edited.heads, is_new: edited.is_new })
     }

@@ -20,7 +20,7 @@ use crate::{Documents, ServerError, http};
 /// # use std::time::Duration;
 /// # use highwater_server::Server;
 /// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
-/// let embedded = Server::builder().data_dir("./data").embed()?;
+/// let embedded = Server::builder().data_dir("./data").embed().await?;
 /// // Clients of automerge-repo connect to ws://…/documents/v1/sync.
 /// let app = axum::Router::new().nest("/documents", embedded.router());
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;

@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::join_all;
-use highwater_core::{ChangeHash, DocumentId};
+use highwater_core::{ChangeHash, DocumentId, Materialised};
 use highwater_storage::{DocumentEntry, StoreError};
-use tokio::sync::{Semaphore, oneshot, watch};
+use lru::LruCache;
+use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, watch};
 
 use crate::document::Command;
 use crate::http::Problem;
-use crate::hub::{Hub, Phase, draining};
-use crate::limits::{DOCUMENT_STREAMS_MAX, FEED_STREAMS_MAX};
+use crate::hub::{Hub, Phase, ask, draining};
+use crate::limits::{DOCUMENT_STREAMS_MAX, EVENT_DIFFS_MAX, EVENT_PATCHES_BYTES_MAX, FEED_STREAMS_MAX};
 
 /// How a document is, as far as it is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,7 @@ pub(crate) struct Followers {
     documents: Mutex<HashMap<DocumentId, watch::Sender<Option<Told>>>>,
     /// Goes up whenever something of any document became durable.
     feed: watch::Sender<u64>,
+    diffs: Mutex<LruCache<DocumentId, Arc<Diff>>>,
     /// Places for those who follow a document.
     pub(crate) document_places: Arc<Semaphore>,
     /// Places for those who follow the feed.
@@ -44,9 +47,26 @@ impl Followers {
             followed: AtomicUsize::new(0),
             documents: Mutex::default(),
             feed: watch::Sender::new(0),
+            diffs: Mutex::new(LruCache::new(EVENT_DIFFS_MAX)),
             document_places: Arc::new(Semaphore::new(DOCUMENT_STREAMS_MAX)),
             feed_places: Arc::new(Semaphore::new(FEED_STREAMS_MAX)),
         }
+    }
+
+    /// What makes a document as it is now of what it was at some heads; nothing if that is not known, or too large. Whoever asks next for the same is told the same: all who follow a
+    /// document are at the same heads as long as they keep up.
+    pub(crate) fn diff(&self, id: DocumentId, document: &Materialised, from: &[ChangeHash]) -> Arc<Diff> {
+        let to = document.heads();
+        let made = self.diffs().get(&id).filter(|diff| diff.from == from && diff.to == to).cloned();
+        made.unwrap_or_else(|| {
+            let diff = Arc::new(Diff { patches: patches(document, from, &to), from: from.to_vec(), to });
+            self.diffs().put(id, diff.clone());
+            diff
+        })
+    }
+
+    fn diffs(&self) -> MutexGuard<'_, LruCache<DocumentId, Arc<Diff>>> {
+        self.diffs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something of a document became durable.
@@ -82,6 +102,24 @@ impl Followers {
         // Nothing under this lock can panic half-way.
         self.documents.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What differs between two states of a document.
+pub(crate) struct Diff {
+    from: Vec<ChangeHash>,
+    /// Sorted.
+    pub(crate) to: Vec<ChangeHash>,
+    /// As JSON.
+    pub(crate) patches: Option<Box<RawValue>>,
+}
+
+fn patches(document: &Materialised, from: &[ChangeHash], to: &[ChangeHash]) -> Option<Box<RawValue>> {
+    let patches = document.diff(from, to).ok()?;
+    let text = serde_json::to_string(&patches).ok()?;
+    if text.len() > EVENT_PATCHES_BYTES_MAX {
+        return None;
+    }
+    RawValue::from_string(text).ok()
 }
 
 /// Somebody who follows a document.
@@ -144,11 +182,8 @@ impl Hub {
     /// The durable heads of a document, with all that is on its way to disk now. A document that was opened for this is let go of again.
     pub(crate) async fn told(self: &Arc<Self>, id: DocumentId) -> Result<Told, Problem> {
         let was_open = self.handle_of(id).is_some();
-        let (answer, answered) = oneshot::channel();
         let handle = self.open(id);
-        // Without a task to answer there is no answer either.
-        let _ = handle.send(Command::Heads(answer));
-        let told = answered.await.map_err(|_| Problem::Unavailable);
+        let told = ask(handle.clone(), Command::Heads).await;
         if !was_open {
             let _ = handle.send(Command::LetGo);
         }
@@ -215,5 +250,16 @@ mod tests {
         drop(first);
         assert!(followers.documents().is_empty());
         followers.tell(id, || unreachable!("nobody follows any more"));
+    }
+
+    #[test]
+    fn who_asks_for_the_same_difference_is_told_the_same() {
+        let followers = Followers::new();
+        let (id, document) = (DocumentId::from_bytes([1; 16]), Materialised::default());
+        let first = followers.diff(id, &document, &[]);
+        assert_eq!(first.patches.as_deref().map(RawValue::get), Some("[]"));
+        assert!(Arc::ptr_eq(&first, &followers.diff(id, &document, &[])));
+        let unknown = followers.diff(id, &document, &[ChangeHash([1; 32])]);
+        assert!(unknown.patches.is_none());
     }
 }

@@ -9,7 +9,7 @@ use highwater_core::change::Change;
 use highwater_core::{Document, Materialised, Record};
 use highwater_storage::{Store, StoreError};
 
-use crate::open::{blocking, load_snapshot};
+use crate::open::{Unreadable, blocking, load_snapshot};
 
 /// The copy of one document.
 pub(crate) struct FullCheck {
@@ -29,7 +29,7 @@ pub(crate) enum AppendError {
 
 impl FullCheck {
     /// A copy of a document that was opened.
-    pub(crate) async fn open(document: &Document, store: &dyn Store) -> Result<Self, String> {
+    pub(crate) async fn open(document: &Document, store: &dyn Store) -> Result<Self, Unreadable> {
         let (covered, changes) = (document.covered(), document.staged_changes(0));
         let checked = covered + changes.len();
         let snapshot = if covered > 0 { Some(load_snapshot(store, document.id()).await?) } else { None };

@@ -1,5 +1,6 @@
 //! The routes.
 
+mod code;
 mod docs;
 mod extract;
 mod openapi;
@@ -25,6 +26,7 @@ use tower_http::cors::{self, AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 
 pub(crate) use docs::change_hashes;
+pub(crate) use extract::check_time;
 pub(crate) use problem::Problem;
 pub(crate) use tags::etag;
 
@@ -45,9 +47,10 @@ pub(crate) fn router(hub: Arc<Hub>, render_metrics: Option<RenderMetrics>, kill:
         router = router.route("/demo", get(async || plain(StatusCode::OK, "demo\n".to_owned())));
         router = router.route("/demo/kill", post(async move || kill()));
     }
-    if let Some(pages) = &hub.config().pages {
-        router = router.fallback_service(static_files(pages));
-    }
+    router = match &hub.config().pages {
+        Some(pages) => router.fallback_service(static_files(pages)),
+        None => router.fallback(no_such_route),
+    };
     with_rules(router, hub)
 }
 
@@ -61,6 +64,8 @@ fn v1() -> Router<Arc<Hub>> {
         .route("/v1/sync", get(sync))
         .merge(openapi::routes())
         .route("/v1/docs/{id}/sync", get(docs::sync))
+        .route("/v1", any(no_such_route))
+        .route("/v1/", any(no_such_route))
         .route("/v1/{*path}", any(no_such_route))
 }
 
@@ -127,7 +132,7 @@ async fn sync(
             static_files(pages).oneshot(request).await.into_response()
         }
         (Err(_), None) if uri.path() == "/" => page(&hub),
-        (Err(rejection), _) => rejection.into_response(),
+        (Err(rejection), _) => Problem::from(rejection).into_response(),
     }
 }
 

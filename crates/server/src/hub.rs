@@ -10,23 +10,22 @@ use highwater_core::document::ConnectionId;
 use highwater_core::{ChangeHash, CloseReason, DocumentId, Materialised, PeerId, StorageId};
 use highwater_storage::{DocumentEntry, Found, ListDocuments, Store, StoreError};
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::compaction::Compactions;
 use crate::config::Config;
 use crate::copies::Copies;
 use crate::document::{
-    self, Command, EditJob, EditRequest, Edited, Handle, Ingest, Ingested, Job, Key, Reading, Start, State,
+    self, Command, EditJob, EditRequest, Edited, Handle, Ingest, Ingested, Job, Key, Reading, Reply, Start,
+    State,
 };
 use crate::events::Followers;
 use crate::http::Problem;
 use crate::idle::Idle;
-use crate::limits::{
-    DRAIN_REQUESTS_MAX, INGEST_BYTES_TOTAL, INGEST_PLACE_BYTES, INGEST_SMALL_BYTES, INGEST_SMALL_MAX,
-    PROBE_TIMEOUT, REOPEN_WAIT_MAX, REOPEN_WAIT_MIN,
-};
+use crate::limits::{DRAIN_REQUESTS_MAX, PROBE_TIMEOUT, REOPEN_WAIT_MAX, REOPEN_WAIT_MIN};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::rooms::Rooms;
 use crate::uploads;
 use crate::webhooks::Webhooks;
 
@@ -66,10 +65,7 @@ pub(crate) struct Hub {
     next_connection: AtomicU64,
     next_task: AtomicU64,
     unpacking: Arc<Semaphore>,
-    /// For the bodies of requests that are under way, in places of [`INGEST_PLACE_BYTES`].
-    ingest_room: Arc<Semaphore>,
-    /// The same for small ones, each of which takes a place.
-    small_ingest_room: Arc<Semaphore>,
+    rooms: Rooms,
     copies: Arc<Copies>,
     compactions: Compactions,
     followers: Arc<Followers>,
@@ -162,8 +158,7 @@ impl Hub {
             next_connection: AtomicU64::new(0),
             next_task: AtomicU64::new(0),
             unpacking: Arc::new(Semaphore::new(unpacking)),
-            ingest_room: Arc::new(Semaphore::new(INGEST_BYTES_TOTAL / INGEST_PLACE_BYTES)),
-            small_ingest_room: Arc::new(Semaphore::new(INGEST_SMALL_MAX)),
+            rooms: Rooms::new(),
             copies,
             compactions,
             followers: Arc::new(Followers::new()),
@@ -329,11 +324,11 @@ impl Hub {
         self: &Arc<Self>,
         id: DocumentId,
         hashes: Vec<ChangeHash>,
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<bool>, Problem> {
         if let Some(handle) = self.handle_of(id)
-            && let Some(found) = ask(&handle, hashes.clone()).await
+            && let Some(found) = ask_open(handle, |answer| Command::Contains(hashes.clone(), answer)).await
         {
-            return Ok(found);
+            return found;
         }
         let store = self.store();
         let mut all = Vec::with_capacity(hashes.len());
@@ -342,8 +337,7 @@ impl Hub {
                 Found::Yes => all.push(true),
                 Found::No => all.push(false),
                 Found::Perhaps => {
-                    let found = ask(&self.open(id), hashes).await;
-                    return found.ok_or_else(|| StoreError::Read(format!("document {id} cannot be read")));
+                    return ask(self.open(id), |answer| Command::Contains(hashes, answer)).await;
                 }
             }
         }
@@ -360,20 +354,14 @@ impl Hub {
         let _under_way = self.under_way();
         let changes = uploads::unpack(self.unpacking(), id, vec![chunks]).await?;
         let sender = PeerId::new(sender).map_err(|error| Problem::Internal(error.to_string()))?;
-        let (answer, answered) = oneshot::channel();
-        let ingest = Ingest { changes, sender, answer };
-        // Without a task to take it there is no answer either.
-        let _ = self.open(id).send(Command::Ingest(Box::new(ingest)));
-        let ingested = answered.await.map_err(|_| Problem::Unavailable)??;
+        let ingest = |answer| Command::Ingest(Box::new(Ingest { changes, sender, answer }));
+        let ingested = ask(self.open(id), ingest).await?;
         if ingested.is_deleted { Err(Problem::Deleted) } else { Ok(ingested) }
     }
 
     /// How a document is, as far as it is durable.
     pub(crate) async fn state(self: &Arc<Self>, id: DocumentId) -> Result<State, Problem> {
-        let (answer, answered) = oneshot::channel();
-        // Without a task to answer there is no answer either.
-        let _ = self.open(id).send(Command::State(answer));
-        let state = answered.await.map_err(|_| Problem::Unavailable)?;
+        let state = ask(self.open(id), Command::State).await?;
         if state.is_deleted { Err(Problem::Deleted) } else { Ok(state) }
     }
 
@@ -390,11 +378,7 @@ impl Hub {
         look: impl FnOnce(&Materialised) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let _under_way = self.under_way();
-        let (answer, answered) = oneshot::channel();
-        let look = Reading { look, answer };
-        // Without a task to answer there is no answer either.
-        let _ = self.open(id).send(Command::Job(Job::Look(Box::new(look))));
-        answered.await.map_err(|_| Problem::Unavailable)?
+        ask(self.open(id), |answer| Command::Job(Job::Look(Box::new(Reading { look, answer })))).await
     }
 
     /// Edits a document. Resolves when that is durable; dropping the future does not cancel it.
@@ -404,11 +388,7 @@ impl Hub {
         request: EditRequest,
     ) -> Result<Edited, Problem> {
         let _under_way = self.under_way();
-        let (answer, answered) = oneshot::channel();
-        let job = Job::Edit(Box::new(EditJob { request, answer }));
-        // Without a task to take it there is no answer either.
-        let _ = self.open(id).send(Command::Job(job));
-        answered.await.map_err(|_| Problem::Unavailable)?
+        ask(self.open(id), |answer| Command::Job(Job::Edit(Box::new(EditJob { request, answer })))).await
     }
 
     /// From now on changes are made by other actors: a task ended while a change of its own may have been on its way.
@@ -451,16 +431,9 @@ impl Hub {
         DocumentId::from_bytes(first_half(hash))
     }
 
-    /// Room for the body of a request. Waits for it.
-    pub(crate) async fn ingest_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let places = u32::try_from(bytes.div_ceil(INGEST_PLACE_BYTES)).ok()?;
-        let (room, places) = if bytes <= INGEST_SMALL_BYTES {
-            (&self.small_ingest_room, 1)
-        } else {
-            (&self.ingest_room, places)
-        };
-        // The semaphore is never closed; without room there would only be more at once.
-        room.clone().acquire_many_owned(places).await.ok()
+    /// What requests and answers may hold in memory.
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     /// If as many documents are open as may be, one that nobody uses has to go; if all are used, the connection that has most of them open.
@@ -658,10 +631,20 @@ fn first_half(hash: Sha256) -> [u8; 16] {
     half
 }
 
-/// Which changes an open document has. `None` if its task ends before it answers.
-async fn ask(handle: &Handle, hashes: Vec<ChangeHash>) -> Option<Vec<bool>> {
+/// What the task of a document answers. Without a task there is no answer either.
+pub(crate) async fn ask<T>(handle: Handle, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Problem> {
+    ask_open(handle, command).await.unwrap_or(Err(Problem::Unavailable))
+}
+
+/// The same; `None` if the task ends before it answers.
+async fn ask_open<T>(
+    handle: Handle,
+    command: impl FnOnce(Reply<T>) -> Command,
+) -> Option<Result<T, Problem>> {
     let (answer, answered) = oneshot::channel();
-    handle.send(Command::Contains(hashes, answer)).ok()?;
+    handle.send(command(answer)).ok()?;
+    // Whoever waits does not use it.
+    drop(handle);
     answered.await.ok()
 }
 

@@ -25,6 +25,7 @@ mod limits;
 mod metrics;
 mod open;
 mod outbox;
+mod rooms;
 mod uploads;
 mod webhooks;
 

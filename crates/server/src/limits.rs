@@ -1,14 +1,17 @@
 //! Every limit of the server, in one place: those that nobody needs to set. What can be set is in [`Config`](crate::Config); what the
 //! protocol and the documents are bound by is in [`highwater_core::limits`]. Sizes are in bytes unless the name says otherwise.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 // Sockets.
 
 /// Largest head of an HTTP request, and what is buffered of an answer.
 pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
-/// How long answering a request may take, until the client has read the answer.
-pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes a second with which a request or an answer goes on, beyond the time that each has.
+pub(crate) const RATE_MIN: u64 = 32 << 10;
+/// How long a stream may be open of which nothing can be written.
+pub(crate) const STREAM_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long no connection is accepted after accepting one failed, for want of file handles or of memory.
 pub(crate) const ACCEPT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -50,13 +53,21 @@ pub(crate) const REFUSED_MAX: u32 = 1_000;
 /// Largest body of changes.
 pub(crate) const INGEST_BYTES_MAX: usize = 32 << 20;
 /// What the bodies of all requests that are under way may have together; further ones wait.
-pub(crate) const INGEST_BYTES_TOTAL: usize = 128 << 20;
-/// In what steps that is counted.
-pub(crate) const INGEST_PLACE_BYTES: usize = 4 << 10;
-/// Bodies up to this size have places of their own: the last words of pages that are being closed must not wait behind slow uploads.
-pub(crate) const INGEST_SMALL_BYTES: usize = 64 << 10;
-/// How many such bodies there may be at once; further ones wait.
-pub(crate) const INGEST_SMALL_MAX: usize = 1_024;
+pub(crate) const BODIES_BYTES_MAX: usize = 128 << 20;
+/// What those edits may take up together that were read out of their bodies; further ones wait. Room that no slow client can hold.
+pub(crate) const EDITS_BYTES_MAX: usize = 128 << 20;
+/// What answers that are being sent may have together. Beyond that clients are asked to come back.
+pub(crate) const ANSWERS_BYTES_MAX: usize = 256 << 20;
+/// What events with patches may have together that are being sent. Beyond that patches are not told.
+pub(crate) const EVENTS_BYTES_MAX: usize = 64 << 20;
+/// What is this small has places of its own: the last words of pages that are being closed must not wait behind slow uploads.
+pub(crate) const ROOM_SMALL_BYTES: usize = 64 << 10;
+/// How many such places there are.
+pub(crate) const ROOM_SMALL_MAX: usize = 1_024;
+/// In what steps the rest is counted.
+pub(crate) const ROOM_PLACE_BYTES: usize = 4 << 10;
+/// How long a request waits for room; then the client is asked to come back.
+pub(crate) const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest body of an edit, or of a document as JSON.
 pub(crate) const EDIT_BYTES_MAX: usize = 8 << 20;
 /// What such a body takes up in memory when it has been read, at most: a byte of it may become a value of so many.
@@ -94,6 +105,8 @@ pub(crate) const FEED_PAGE: usize = 64;
 pub(crate) const FEED_PACE: Duration = Duration::from_millis(20);
 /// Larger patches are not told; whoever follows fetches the document.
 pub(crate) const EVENT_PATCHES_BYTES_MAX: usize = 1 << 20;
+/// Documents of which the last patches are kept, for others who follow them too.
+pub(crate) const EVENT_DIFFS_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// How often a stream says that it is there, when there is nothing else to say.
 pub(crate) const EVENTS_KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -163,18 +176,16 @@ pub(crate) const REOPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 const _: () = {
     assert!(FRAME_BYTES_MIN > 0);
-    assert!(INGEST_BYTES_MAX <= INGEST_BYTES_TOTAL);
+    assert!(INGEST_BYTES_MAX <= BODIES_BYTES_MAX);
     // A character may take twelve in an address.
     assert!(MESSAGE_CHARS_MAX * 12 < REQUEST_HEAD_BYTES_MAX - 1_024);
     assert!(ETAG_HEADS_MAX * 65 < REQUEST_HEAD_BYTES_MAX / 2);
     assert!(PAGE_MAX < highwater_core::limits::CHANGES_META_MAX);
-    assert!(EDIT_BYTES_MAX * EDIT_BYTES_UNFOLD <= INGEST_BYTES_TOTAL);
+    assert!(EDIT_BYTES_MAX * EDIT_BYTES_UNFOLD <= EDITS_BYTES_MAX);
     assert!(HAVE_BYTES_MAX > 70 * highwater_core::limits::HAVE_HASHES_MAX);
     // Less is refused by the HTTP library.
     assert!(REQUEST_HEAD_BYTES_MAX >= 8192);
-    assert!(2 * EVENTS_KEEP_ALIVE.as_millis() < ANSWER_TIMEOUT.as_millis());
-    assert!(WEBHOOK_RETRY_TIMEOUT.as_millis() < ANSWER_TIMEOUT.as_millis());
-    assert!(PROBE_TIMEOUT.as_millis() < ANSWER_TIMEOUT.as_millis());
+    assert!(2 * EVENTS_KEEP_ALIVE.as_millis() < STREAM_TIMEOUT.as_millis());
     assert!(DRAIN_QUIET.as_millis() < DRAIN_READ_MAX.as_millis());
     assert!(RETRY_AFTER_MIN.as_millis() < RETRY_AFTER_MAX.as_millis());
     assert!(REOPEN_WAIT_MIN.as_millis() < REOPEN_WAIT_MAX.as_millis());

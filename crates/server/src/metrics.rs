@@ -112,7 +112,7 @@ impl Metrics {
             sockets: described_gauge("highwater_sockets", "Sockets that are open, WebSockets among them"),
             sockets_given_up: described_counter(
                 "highwater_sockets_given_up_total",
-                "Sockets closed before they asked for anything: too slow, or silent when others needed the place",
+                "Sockets closed because they asked for nothing and were too slow, or silent when others needed the place, or because nothing of a request or an answer got on any more",
             ),
             accept_failures: described_counter(
                 "highwater_accept_failures_total",

@@ -3,9 +3,33 @@
 use bytes::Bytes;
 use highwater_core::document::RestoreError;
 use highwater_core::{Document, DocumentId, SnapshotIndex, SnapshotInfo};
-use highwater_storage::{Store, StoredDocument};
+use highwater_storage::{Store, StoreError, StoredDocument};
 
 use crate::limits::RESTORE_INLINE_MAX;
+
+/// Why a document cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// The store says why. It may pass.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored makes no document. Reading it again makes no difference.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl Unreadable {
+    /// Whether it is the same whenever it is read.
+    pub(crate) fn is_damaged(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Store(StoreError::Damaged { .. }))
+    }
+}
+
+impl From<String> for Unreadable {
+    fn from(reason: String) -> Self {
+        Self::Damaged(reason)
+    }
+}
 
 /// A document as it was read.
 pub(crate) struct Opened {
@@ -21,8 +45,8 @@ pub(crate) struct Opened {
 }
 
 /// Reads a document, or makes an empty one if nothing is stored of it.
-pub(crate) async fn open(store: &dyn Store, id: DocumentId) -> Result<Opened, String> {
-    let Some(stored) = store.load(id).await.map_err(|error| error.to_string())? else {
+pub(crate) async fn open(store: &dyn Store, id: DocumentId) -> Result<Opened, Unreadable> {
+    let Some(stored) = store.load(id).await? else {
         let document = Document::new(id);
         return Ok(Opened { document, records: 0, is_noted: true, is_unfit: false, has_bad_index: false });
     };
@@ -32,7 +56,7 @@ pub(crate) async fn open(store: &dyn Store, id: DocumentId) -> Result<Opened, St
         return stored
             .restore(id)
             .map(|document| opened((document, false)))
-            .map_err(|error| error.to_string());
+            .map_err(|error| Unreadable::Damaged(error.to_string()));
     }
     let copy = stored.clone();
     match blocking(move || Ok(copy.restore(id))).await? {
@@ -42,7 +66,7 @@ pub(crate) async fn open(store: &dyn Store, id: DocumentId) -> Result<Opened, St
             let document = restore_without_index(store, id, stored).await?;
             Ok(opened((document, true)))
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(Unreadable::Damaged(error.to_string())),
     }
 }
 
@@ -50,20 +74,20 @@ async fn restore_without_index(
     store: &dyn Store,
     id: DocumentId,
     mut stored: StoredDocument,
-) -> Result<Document, String> {
+) -> Result<Document, Unreadable> {
     let chunk = load_snapshot(store, id).await?;
-    blocking(move || {
+    let restored = blocking(move || {
         let index = SnapshotIndex::rebuild(id, &chunk).map_err(|error| error.to_string())?;
         stored.snapshot = stored.snapshot.map(|snapshot| SnapshotInfo { index, ..snapshot });
         stored.restore(id).map_err(|error| error.to_string())
-    })
-    .await
+    });
+    Ok(restored.await?)
 }
 
 /// The document chunk of a snapshot that must be there.
-pub(crate) async fn load_snapshot(store: &dyn Store, id: DocumentId) -> Result<Bytes, String> {
-    let chunk = store.load_snapshot(id).await.map_err(|error| error.to_string())?;
-    chunk.ok_or_else(|| "the snapshot is gone".to_owned())
+pub(crate) async fn load_snapshot(store: &dyn Store, id: DocumentId) -> Result<Bytes, Unreadable> {
+    let chunk = store.load_snapshot(id).await?;
+    chunk.ok_or_else(|| Unreadable::Damaged("the snapshot is gone".to_owned()))
 }
 
 /// Does something where it holds up nobody else.

@@ -1,5 +1,6 @@
 //! Large uploads: a history of a hundred megabytes is taken apart, checked and stored without holding up other documents, and says in the log how far it is.
 
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,25 +42,19 @@ pub(crate) fn is_large(records: &[Record]) -> bool {
         || records.iter().map(|record| record.len()).sum::<usize>() > APPEND_BYTES_MAX
 }
 
-/// Stores records, a part at a time, in order. What is stored of them when this fails, or the process ends, is whole changes with all that they depend on.
+/// Stores records in order, a part at a time, unless they are to be there all or not at all. What is stored of them when this fails, or the process ends, is whole changes with all that they depend on, and with the answers to those who asked for them.
 pub(crate) async fn append_in_slices(
     store: Arc<dyn Store>,
     document: DocumentId,
     records: Vec<Record>,
+    is_whole: bool,
 ) -> Result<(), StoreError> {
     let (all, started) = (records.len(), Instant::now());
     let is_logged = is_large(&records);
     let mut records = records.into_iter().peekable();
     let mut done = 0;
     while records.peek().is_some() {
-        let mut bytes = 0;
-        let mut slice = Vec::new();
-        while let Some(record) = records.next_if(|record| {
-            slice.is_empty() || slice.len() < APPEND_RECORDS_MAX && bytes + record.len() <= APPEND_BYTES_MAX
-        }) {
-            bytes += record.len();
-            slice.push(record);
-        }
+        let slice = if is_whole { records.by_ref().collect() } else { slice(&mut records) };
         done += slice.len();
         store.append(document, slice).await?;
         tracing::debug!(%document, done, of = all, "storing a large upload");
@@ -68,6 +63,20 @@ pub(crate) async fn append_in_slices(
         tracing::info!(%document, changes = all, took = ?started.elapsed(), "a large upload is durable");
     }
     Ok(())
+}
+
+/// The next part. What was answered for a change is stored with it, or a request that is sent again after a crash would be carried out again.
+fn slice(records: &mut Peekable<impl Iterator<Item = Record>>) -> Vec<Record> {
+    let mut bytes = 0;
+    let mut slice = Vec::new();
+    while let Some(record) = records.next_if(|record| {
+        let fits = slice.len() < APPEND_RECORDS_MAX && bytes + record.len() <= APPEND_BYTES_MAX;
+        slice.is_empty() || fits || matches!(record, Record::Answer { .. })
+    }) {
+        bytes += record.len();
+        slice.push(record);
+    }
+    slice
 }
 
 #[cfg(test)]
@@ -86,7 +95,16 @@ mod tests {
         let records: Vec<Record> =
             wanted.iter().map(|bytes| Record::Change { bytes: bytes.clone() }).collect();
         assert!(is_large(&records) && !is_large(&records[..3]) && is_large(&records[3..4]));
-        append_in_slices(store.clone(), id, records).await.unwrap();
+        append_in_slices(store.clone(), id, records, false).await.unwrap();
         assert_eq!(store.load(id).await.unwrap().unwrap().changes, wanted);
+    }
+    #[test]
+    fn an_answer_is_stored_with_the_change_that_it_is_about() {
+        let change = |len: usize| Record::Change { bytes: Bytes::from(vec![0; len]) };
+        let answer = |n: u8| Record::Answer { key: [n; 32], request: [n; 32], answer: Bytes::new() };
+        let records = vec![change(APPEND_BYTES_MAX), answer(1), change(1), answer(2)];
+        let mut records = records.into_iter().peekable();
+        assert_eq!(slice(&mut records), [change(APPEND_BYTES_MAX), answer(1)]);
+        assert_eq!(slice(&mut records), [change(1), answer(2)]);
     }
 }

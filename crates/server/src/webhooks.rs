@@ -27,7 +27,7 @@ use crate::limits::{
     WEBHOOK_DEAD_LISTED_MAX, WEBHOOK_ERROR_BYTES_MAX, WEBHOOK_PAGE, WEBHOOK_POSTS_AT_ONCE, WEBHOOK_WAIT_MAX,
     WEBHOOK_WAIT_WHOLE_MAX,
 };
-use post::Poster;
+use post::{Failed, Poster};
 pub use sign::Secret;
 
 impl Webhook {
@@ -40,6 +40,11 @@ impl Webhook {
         let url: Uri = url.parse().map_err(|_| "its url is none".to_owned())?;
         if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none() {
             return Err("its url begins with http:// or https://".to_owned());
+        }
+        if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            let error =
+                "its url has a user in it, who would not be sent: a receiver knows a post by its signature";
+            return Err(error.to_owned());
         }
         Ok(Self { name: name.to_owned(), url, secret })
     }
@@ -163,7 +168,9 @@ impl Webhooks {
 
 /// Where it goes, without a user, a password or a query.
 fn shown(url: &Uri) -> String {
-    format!("{}://{}{}", url.scheme_str().unwrap_or("http"), url.host().unwrap_or_default(), url.path())
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    format!("{}://{place}{}", url.scheme_str().unwrap_or("http"), url.path())
 }
 
 /// A webhook that has never been told anything begins with what happens from now on. To be called before anybody is let in.
@@ -189,7 +196,7 @@ async fn cursor(hub: &Hub, name: &str) -> Result<u64, StoreError> {
 pub(crate) async fn run(hub: Arc<Hub>, start: Start) {
     let mut phase = hub.phase();
     let Start { hook, poster, retries } = start;
-    let mut teller = Teller { hub, hook, poster, retries, failed_wholly: 0 };
+    let mut teller = Teller { hub, hook, poster, retries, to_no_avail: 0 };
     tokio::select! {
         () = draining(&mut phase) => {}
         () = teller.run() => {}
@@ -201,14 +208,29 @@ struct Teller {
     hook: Webhook,
     poster: Poster,
     retries: mpsc::Receiver<Retry>,
-    /// How often in a row nothing of what was posted arrived.
-    failed_wholly: u32,
+    /// How often in a row posting was to no avail.
+    to_no_avail: u32,
 }
 
 /// A document that is to be told about.
 struct Item {
     changed: Changed,
     before: Option<Delivery>,
+}
+
+/// What became of a post.
+struct Posted {
+    /// What is to be noted.
+    delivery: Delivery,
+    /// The receiver is there.
+    is_answered: bool,
+}
+
+/// Whether there is no use in posting on for now: nobody answers, or whatever is posted is refused. A few documents that are refused do not hold up others: each waits by itself.
+fn is_to_no_avail(posted: &[Posted]) -> bool {
+    let is_taken = posted.iter().any(|posted| posted.delivery.state == DeliveryState::Done);
+    let is_answered = posted.iter().any(|posted| posted.is_answered);
+    !is_taken && (!is_answered || posted.len() >= WEBHOOK_PAGE)
 }
 
 impl Teller {
@@ -240,16 +262,14 @@ impl Teller {
                 self.wait(&mut moved).await?;
                 continue;
             }
-            let deliveries = self.post_all(items).await;
+            let posted = self.post_all(items).await;
             // What was posted to no avail before the store is asked again must not be posted on and on.
-            let has_arrived = deliveries.iter().any(|delivery| delivery.state == DeliveryState::Done);
-            self.failed_wholly = if has_arrived { 0 } else { self.failed_wholly + 1 };
+            self.to_no_avail = if is_to_no_avail(&posted) { self.to_no_avail + 1 } else { 0 };
+            let deliveries = posted.into_iter().map(|posted| posted.delivery).collect();
             self.hub.store().put_progress(name.clone(), end, deliveries).await?;
             cursor = end.unwrap_or(cursor);
-            if self.failed_wholly > 0 {
-                let config = &self.hub.config().webhooks;
-                let pause = backoff(config.retry_after, self.failed_wholly).min(WEBHOOK_WAIT_WHOLE_MAX);
-                self.pause(pause).await?;
+            if self.to_no_avail > 0 {
+                self.pause().await?;
             }
         }
     }
@@ -281,18 +301,18 @@ impl Teller {
         Ok(items)
     }
 
-    async fn post_all(&self, items: Vec<Item>) -> Vec<Delivery> {
+    async fn post_all(&self, items: Vec<Item>) -> Vec<Posted> {
         iter(items).map(|item| self.post(item)).buffer_unordered(WEBHOOK_POSTS_AT_ONCE).collect().await
     }
 
-    /// Tells of one document. Returns what is to be noted.
-    async fn post(&self, item: Item) -> Delivery {
+    /// Tells of one document.
+    async fn post(&self, item: Item) -> Posted {
         let Item { changed: Changed { entry, heads }, before } = item;
         let told = before.as_ref().and_then(|delivery| delivery.told.clone());
         let id = format!("msg_{}_{}", entry.id, entry.changed);
         let body = Bytes::from(body(&entry, heads.as_deref(), told.as_deref()));
         let posted = self.poster.post(&self.hook, &id, now_ms() / 1_000, body).await;
-        let metrics = &self.hub.metrics().webhooks;
+        let is_answered = !matches!(posted, Err(Failed::Unanswered(_)));
         let mut delivery = Delivery {
             document: entry.id,
             told,
@@ -303,27 +323,33 @@ impl Teller {
         };
         match posted {
             Ok(()) => {
-                metrics.delivered.increment(1);
+                self.hub.metrics().webhooks.delivered.increment(1);
                 delivery.told = heads;
             }
-            Err(error) => {
-                metrics.failed.increment(1);
-                // One that is dead begins anew when the document changes.
-                let waited = before.filter(|delivery| matches!(delivery.state, DeliveryState::Waits(_)));
-                delivery.attempts = waited.map_or(0, |delivery| delivery.attempts) + 1;
-                delivery.error = error;
-                delivery.error.truncate(delivery.error.floor_char_boundary(WEBHOOK_ERROR_BYTES_MAX));
-                delivery.state = self.next_attempt(delivery.attempts);
-                let (webhook, error) = (&self.hook.name, &delivery.error);
-                if delivery.state == DeliveryState::Dead {
-                    metrics.dead.increment(1);
-                    tracing::error!(%webhook, document = %entry.id, %error, "a webhook failed too often; see `highwater webhooks list`");
-                } else {
-                    tracing::warn!(%webhook, document = %entry.id, attempt = delivery.attempts, %error, "a webhook failed");
-                }
+            Err(Failed::Unanswered(error) | Failed::Refused(error)) => {
+                self.note_failure(&mut delivery, before, error);
             }
         }
-        delivery
+        Posted { delivery, is_answered }
+    }
+
+    /// Notes why a document could not be told about, and when it is tried again.
+    fn note_failure(&self, delivery: &mut Delivery, before: Option<Delivery>, mut error: String) {
+        let metrics = &self.hub.metrics().webhooks;
+        metrics.failed.increment(1);
+        // One that is dead begins anew when the document changes.
+        let waited = before.filter(|delivery| matches!(delivery.state, DeliveryState::Waits(_)));
+        delivery.attempts = waited.map_or(0, |delivery| delivery.attempts) + 1;
+        error.truncate(error.floor_char_boundary(WEBHOOK_ERROR_BYTES_MAX));
+        delivery.error = error;
+        delivery.state = self.next_attempt(delivery.attempts);
+        let (webhook, document, error) = (&self.hook.name, delivery.document, &delivery.error);
+        if delivery.state == DeliveryState::Dead {
+            metrics.dead.increment(1);
+            tracing::error!(%webhook, %document, %error, "a webhook failed too often; see `highwater webhooks list`");
+        } else {
+            tracing::warn!(%webhook, %document, attempt = delivery.attempts, %error, "a webhook failed");
+        }
     }
 
     fn next_attempt(&self, attempts: u32) -> DeliveryState {
@@ -352,8 +378,10 @@ impl Teller {
         }
     }
 
-    /// Nothing arrived: a while without posting. Whoever asks to try again is heard.
-    async fn pause(&mut self, pause: Duration) -> Result<(), StoreError> {
+    /// A while without posting, however much happens. Whoever asks to try again is heard.
+    async fn pause(&mut self) -> Result<(), StoreError> {
+        let first = self.hub.config().webhooks.retry_after;
+        let pause = backoff(first, self.to_no_avail).min(WEBHOOK_WAIT_WHOLE_MAX);
         tokio::select! {
             () = sleep(pause) => Ok(()),
             retry = self.retries.recv() => self.revive(retry).await,
@@ -376,7 +404,7 @@ impl Teller {
             }
             store.put_progress(name.clone(), None, dead).await?;
         }
-        self.failed_wholly = 0;
+        self.to_no_avail = 0;
         // Whoever asked may be gone.
         let _ = retry.send(count);
         Ok(())
@@ -434,8 +462,48 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_an_address_has_no_secrets() {
-        let url: Uri = "https://user:pass@example.com/hook?token=x".parse().unwrap();
-        assert_eq!(shown(&url), "https://example.com/hook");
+    fn a_receiver_is_left_alone_if_nobody_answers_or_a_whole_page_is_refused() {
+        let posted = |state, is_answered| {
+            let document = DocumentId::from_bytes([0; 16]);
+            let delivery =
+                Delivery { document, told: None, changed: 1, state, attempts: 1, error: String::new() };
+            Posted { delivery, is_answered }
+        };
+        let unanswered = || posted(DeliveryState::Waits(0), false);
+        let refused = || posted(DeliveryState::Dead, true);
+        let taken = || posted(DeliveryState::Done, true);
+        let page = |count, of: &dyn Fn() -> Posted| -> Vec<Posted> { (0..count).map(|_| of()).collect() };
+        assert!(is_to_no_avail(&[unanswered()]));
+        assert!(!is_to_no_avail(&[unanswered(), taken()]));
+        assert!(!is_to_no_avail(&[unanswered(), refused()]));
+        assert!(!is_to_no_avail(&page(WEBHOOK_PAGE - 1, &refused)));
+        let mut whole = page(WEBHOOK_PAGE, &refused);
+        assert!(is_to_no_avail(&whole));
+        whole[0] = taken();
+        assert!(!is_to_no_avail(&whole));
+    }
+
+    #[test]
+    fn an_address_is_shown_with_its_port_and_without_secrets() {
+        let cases = [
+            ("https://example.com/hook?token=x", "https://example.com/hook"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/"),
+            ("http://[::1]:8080/x", "http://[::1]:8080/x"),
+            ("https://user:pass@example.com:444/hook", "https://example.com:444/hook"),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(shown(&url.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_user_is_refused_without_repeating_it() {
+        let secret = Secret::parse(&format!("whsec_{}=", "A".repeat(43))).unwrap();
+        for url in ["http://user:pass@example.com/", "https://user@example.com:444"] {
+            let refused = Webhook::new("a", url, secret.clone()).unwrap_err();
+            assert!(refused.contains("signature") && !refused.contains("user@"), "{refused}");
+            assert!(!refused.contains("pass@"), "{refused}");
+        }
+        assert!(Webhook::new("a", "https://example.com/@user", secret).is_ok());
     }
 }

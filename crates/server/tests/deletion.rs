@@ -293,3 +293,21 @@ async fn many_refused_changes_of_a_deleted_document_close_no_connection() {
     other.push().await;
     other.acknowledged().await;
 }
+
+#[tokio::test]
+async fn a_document_of_which_only_changes_are_there_that_wait_can_be_deleted() {
+    let server = memory_server().await;
+    let mut doc = AutoCommit::new();
+    doc.put(automerge::ROOT, "n", 1).unwrap();
+    doc.commit();
+    doc.put(automerge::ROOT, "n", 2).unwrap();
+    doc.commit();
+    let id = document(1);
+    let last = doc.get_last_local_change().unwrap().raw_bytes().to_vec();
+    let taken = server.http("POST", &format!("{}/changes", path(id)), &[], &last).await.ok(200);
+    assert_eq!(taken.json()["pending"].as_array().unwrap().len(), 1);
+    server.http("GET", &path(id), &[], b"").await.ok(404);
+    server.http("DELETE", &path(id), &[], b"").await.ok(204);
+    assert_gone(&server, id).await;
+    assert_eq!(server.http("DELETE", &path(document(2)), &[], b"").await.status, 404);
+}

@@ -337,6 +337,29 @@ async fn of_many_edits_that_depend_on_the_same_heads_one_is_made() {
 }
 
 #[tokio::test]
+async fn an_edit_that_tests_what_is_there_is_not_made_after_a_change_that_was_on_its_way() {
+    let store = FaultyStore::new(Pace::Immediate);
+    let server = server_on(&store).await;
+    let id = document(1);
+    server.put(id, json!({ "n": 1 })).await.ok(201);
+    let mut person = Client::open(&server, "person", id).await;
+    person.until("n", 1).await;
+    store.set_pace(Pace::Manual);
+    person.edit("n", 2);
+    person.push().await;
+    in_flight(&store).await;
+    let patch =
+        json!([{ "op": "test", "path": "/n", "value": 1 }, { "op": "replace", "path": "/n", "value": 3 }]);
+    let mut edit = Box::pin(server.patch(id, &[], patch));
+    let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut edit).await;
+    assert!(early.is_err(), "answered before it was known: {early:?}");
+    store.set_pace(Pace::Immediate);
+    store.step_all();
+    assert_eq!(edit.await.ok(409).code(), "test_failed");
+    assert_eq!(server.value(id).await, json!({ "n": 2 }));
+}
+
+#[tokio::test]
 async fn an_edit_that_depends_on_heads_is_not_made_after_a_change_that_was_on_its_way() {
     let store = FaultyStore::new(Pace::Immediate);
     let server = server_on(&store).await;
@@ -836,4 +859,142 @@ async fn what_edits_store_is_what_automerge_reads() {
     let text = doc.get(ROOT, "text").unwrap().unwrap().1;
     assert_eq!(doc.text(&text).unwrap(), "äö🙂!");
     server.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_for_a_damaged_document_is_told_so_and_that_asking_again_does_not_help() {
+    let store = FaultyStore::new(Pace::Immediate);
+    let server = server_on(&store).await;
+    server.put(document(1), json!({ "n": 1 })).await.ok(201);
+    server.put(document(2), json!({ "n": 2 })).await.ok(201);
+    server.stopped().await.unwrap();
+    let store = store.reopen();
+    store.damage(document(1));
+    let server = server_on(&store).await;
+    let path = path(document(1));
+    let json = [("content-type", "application/json")];
+    let have = format!("{path}/have");
+    let chunks = automerge::AutoCommit::new().save();
+    for (method, path, headers, body) in [
+        ("GET", &*path, &[][..], &b""[..]),
+        ("HEAD", &path, &[], b""),
+        ("PUT", &path, &json, b"{}"),
+        ("DELETE", &path, &[], b""),
+        ("GET", &format!("{path}/heads"), &[], b""),
+        ("GET", &format!("{path}/events"), &[], b""),
+        ("GET", &format!("{path}/history"), &[], b""),
+        ("POST", &format!("{path}/changes"), &[], &chunks),
+    ] {
+        let answer = server.http(method, path, headers, body).await.ok(500);
+        if method != "HEAD" {
+            let problem = answer.json();
+            assert_eq!(
+                (&problem["code"], &problem["retryable"]),
+                (&json!("damaged"), &json!(false)),
+                "{path}"
+            );
+        }
+    }
+    let unknown = json!({ "hashes": ["00".repeat(32)] }).to_string();
+    assert_eq!(server.http("POST", &have, &json, unknown.as_bytes()).await.status, 200);
+    assert_eq!(server.value(document(2)).await, json!({ "n": 2 }));
+}
+
+#[tokio::test]
+async fn a_large_document_is_made_all_at_once_or_not_at_all() {
+    let whole = long_document(5_000).save();
+    let expected = long_document(5_000).get_changes(&[]).len();
+    for kept in [0, 1] {
+        let store = FaultyStore::new(Pace::Manual);
+        let server = server_on(&store).await;
+        let path = format!("/v1/docs?id={}", document(1));
+        let headers = [("content-type", "application/vnd.automerge")];
+        let after_the_cut = async {
+            in_flight(&store).await;
+            let durable = store.power_cut_keeping(kept).durable(document(1));
+            assert_eq!(durable.map_or(0, |stored| stored.changes.len()), kept * expected);
+        };
+        tokio::select! {
+            answer = server.http("POST", &path, &headers, &whole) => panic!("answered before it was stored: {answer:?}"),
+            () = after_the_cut => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn numbers_come_back_as_they_were_sent() {
+    let server = memory_server().await;
+    let id = document(1);
+    let numbers: Vec<f64> =
+        (1..2_000u32).map(|n| f64::from(n).sqrt().sin() * 10f64.powi(n as i32 % 60 - 30)).collect();
+    let sent = json!({ "numbers": numbers, "tiny": 5e-324, "large": f64::MAX });
+    server.put(id, sent.clone()).await.ok(201);
+    let read = server.read(id).await.ok(200);
+    assert_eq!(read.json(), sent);
+    let same =
+        server.http("PUT", &path(id), &[("content-type", "application/json")], &read.body).await.ok(200);
+    assert_eq!(same.json()["hash"], Value::Null);
+    let test = json!([{ "op": "test", "path": "/numbers", "value": numbers }]);
+    server.patch(id, &[], test).await.ok(200);
+}
+
+#[tokio::test]
+async fn a_head_request_is_answered_as_its_get_would_be() {
+    let server = memory_server().await;
+    let id = document(1);
+    let first =
+        server.put(id, json!({ "n": 1 })).await.ok(201).json()["heads"][0].as_str().unwrap().to_owned();
+    server.put(id, json!({ "n": 2 })).await.ok(200);
+    let unknown = "00".repeat(32);
+    for query in
+        ["", &format!("?heads={first}"), &format!("?heads={unknown}"), "?heads=", "?heads=zz", "?bogus=1"]
+    {
+        let path = format!("{}{query}", path(id));
+        let get = server.http("GET", &path, &[], b"").await;
+        let head = server.http("HEAD", &path, &[], b"").await;
+        assert_eq!((head.status, head.header("etag")), (get.status, get.header("etag")), "{query}");
+        assert_eq!(head.header("content-type"), get.header("content-type"), "{query}");
+        // How long the answer would be is only known when it is made.
+        assert!(head.status != 200 || head.header("content-length").is_none(), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn every_error_has_the_same_form() {
+    let server = memory_server().await;
+    let id = document(1);
+    server.put(id, json!({ "n": 1 })).await.ok(201);
+    for (method, path, headers, status, code) in [
+        ("GET", "/v1", &[][..], 404, "no_such_route"),
+        ("GET", "/v1/", &[], 404, "no_such_route"),
+        ("GET", "/nowhere", &[], 404, "no_such_route"),
+        ("GET", "/v1/sync", &[], 426, "upgrade_required"),
+        ("GET", &format!("{}/sync", path(id)), &[], 426, "upgrade_required"),
+        ("POST", "/v1/webhooks/%FF/retry", &[], 400, "invalid"),
+        ("POST", &format!("{}/changes", path(id)), &[("if-match", "\"x\"")], 400, "invalid"),
+        ("POST", &format!("{}/changes", path(id)), &[("if-none-match", "*")], 400, "invalid"),
+    ] {
+        let answer = server.http(method, path, headers, b"").await;
+        assert_eq!((answer.status, &*answer.code()), (status, code), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn an_edit_has_the_time_that_was_asked_for() {
+    let server = memory_server().await;
+    let id = document(1);
+    server.put(id, json!({ "n": 1 })).await.ok(201);
+    let edit = |query: &str, n: i32| {
+        let (path, body) = (format!("{}?{query}", path(id)), json!({ "n": n }).to_string());
+        let (server, merge) = (&server, ("content-type", "application/merge-patch+json"));
+        async move { server.http("PATCH", &path, &[merge, ("idempotency-key", "key")], body.as_bytes()).await }
+    };
+    edit("time=86400&message=then", 2).await.ok(200);
+    assert_eq!(edit("time=86401&message=then", 2).await.ok(422).code(), "idempotency_key_reused");
+    assert_eq!(edit("time=9007199254740993", 3).await.ok(400).code(), "invalid");
+    let history = server.http("GET", &format!("{}/history", path(id)), &[], b"").await.ok(200).json();
+    assert_eq!(
+        (&history["changes"][0]["time"], &history["changes"][0]["message"]),
+        (&json!(86_400), &json!("then"))
+    );
 }

@@ -14,13 +14,14 @@ use common::*;
 use futures::FutureExt;
 use highwater_core::wire::Body;
 use highwater_server::{
-    DocumentError, Documents, Edit, EditOptions, Embedded, ListDocuments, NewDocument, Server, Watched,
+    Config, DocumentError, Documents, Edit, EditOptions, Embedded, ListDocuments, NewDocument, Secret,
+    Server, Watched, Webhook, WebhookConfig,
 };
 use highwater_storage::{FaultyStore, MemoryStore, Pace, Store};
 use serde_json::json;
 
-fn embedded(store: Arc<dyn Store>) -> Embedded {
-    Server::builder().config(config()).store(always(store)).embed().unwrap()
+async fn embedded(store: Arc<dyn Store>) -> Embedded {
+    Server::builder().config(config()).store(always(store)).embed().await.unwrap()
 }
 
 /// An application with a route of its own and everything else below `/documents`.
@@ -50,7 +51,7 @@ async fn made(documents: &Documents, value: serde_json::Value) -> highwater_core
 
 #[tokio::test]
 async fn an_edit_in_the_process_reaches_clients_and_theirs_are_read_there() {
-    let embedded = embedded(Arc::new(MemoryStore::new()));
+    let embedded = embedded(Arc::new(MemoryStore::new())).await;
     let server = application(&embedded).await;
     let documents = embedded.documents();
     let id = made(&documents, json!({ "a": 1 })).await;
@@ -80,7 +81,7 @@ async fn an_edit_in_the_process_reaches_clients_and_theirs_are_read_there() {
 
 #[tokio::test]
 async fn the_routes_are_below_a_path_of_the_application() {
-    let embedded = embedded(Arc::new(MemoryStore::new()));
+    let embedded = embedded(Arc::new(MemoryStore::new())).await;
     let server = application(&embedded).await;
     assert!(server.get("/").await.ends_with("mine"));
     let json = [("content-type", "application/json")];
@@ -108,7 +109,7 @@ async fn the_routes_are_below_a_path_of_the_application() {
 
 #[tokio::test]
 async fn what_cannot_be_done_is_told_by_type() {
-    let embedded = embedded(Arc::new(MemoryStore::new()));
+    let embedded = embedded(Arc::new(MemoryStore::new())).await;
     let documents = embedded.documents();
     let id = document(1);
     let edit = |value: serde_json::Value, options: EditOptions| documents.edit(id, merge(value), options);
@@ -162,7 +163,7 @@ async fn what_cannot_be_done_is_told_by_type() {
 #[tokio::test]
 async fn a_document_is_followed_until_the_server_goes() {
     let store = FaultyStore::new(Pace::Immediate);
-    let embedded = embedded(Arc::new(store.clone()));
+    let embedded = embedded(Arc::new(store.clone())).await;
     let server = application(&embedded).await;
     let documents = embedded.documents();
     let id = document(1);
@@ -203,7 +204,7 @@ async fn a_document_is_followed_until_the_server_goes() {
 #[tokio::test]
 async fn nothing_is_answered_that_the_store_does_not_have() {
     let store = FaultyStore::new(Pace::Immediate);
-    let embedded = embedded(Arc::new(store.clone()));
+    let embedded = embedded(Arc::new(store.clone())).await;
     let documents = embedded.documents();
     let id = made(&documents, json!({ "a": 1 })).await;
     store.fail_append_after(0);
@@ -215,7 +216,7 @@ async fn nothing_is_answered_that_the_store_does_not_have() {
 #[tokio::test]
 async fn a_drain_acknowledges_what_was_sent_and_says_goodbye() {
     let store = FaultyStore::new(Pace::Immediate);
-    let embedded = embedded(Arc::new(store.clone()));
+    let embedded = embedded(Arc::new(store.clone())).await;
     let server = application(&embedded).await;
     assert_eq!(embedded.ready().await, Ok(()));
     let mut client = Client::open(&server, "a", document(1)).await;
@@ -247,4 +248,24 @@ async fn a_drain_acknowledges_what_was_sent_and_says_goodbye() {
     let mut late = server.socket().await;
     late.send(message("b", join_body())).await;
     assert!(matches!(late.try_receive().await, Err(Some(_)) | Ok(Body::Error { .. })));
+}
+
+#[tokio::test]
+async fn a_webhook_is_told_what_happens_from_the_first_moment() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", receiver.local_addr().unwrap());
+    let secret = Secret::parse(&format!("whsec_{}=", "A".repeat(43))).unwrap();
+    let hook = Webhook::new("first", &url, secret).unwrap();
+    let webhooks = WebhookConfig { hooks: vec![hook], ..WebhookConfig::default() };
+    let builder = Server::builder().config(Config { webhooks, ..config() });
+    let embedded = builder.store(always(Arc::new(MemoryStore::new()))).embed().await.unwrap();
+    let id = made(&embedded.documents(), json!({ "n": 1 })).await;
+    let (mut post, _) = patiently(receiver.accept()).await.unwrap();
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains(&id.to_string()) {
+        assert_ne!(patiently(post.read_buf(&mut said)).await.unwrap(), 0);
+    }
+    post.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    embedded.drain(Duration::from_secs(5)).await.unwrap();
 }

@@ -139,3 +139,64 @@ async fn a_shutdown_does_not_wait_for_silent_sockets() {
     assert_eq!(closed(&mut stream).await, "");
     assert!(TcpStream::connect(address).await.is_err(), "somebody still listens");
 }
+
+/// A request with a body of so many bytes, of which none was sent yet.
+async fn begun(server: &TestServer, method: &str, path: &str, body_len: usize) -> TcpStream {
+    let mut stream = silent(server).await;
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {body_len}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_body_that_comes_slowly_keeps_nobody_else_out() {
+    let server = server(config()).await;
+    let path = format!("/v1/docs/{}", document(1));
+    let mut slow = begun(&server, "PUT", &path, 8 << 20).await;
+    slow.write_all(b"{").await.unwrap();
+    let other = format!("/v1/docs/{}", document(2));
+    let body = serde_json::json!({ "bytes": { "$bytes": "A".repeat(512 << 10) } }).to_string();
+    let json = [("content-type", "application/json")];
+    server.http("PUT", &other, &json, body.as_bytes()).await.ok(201);
+    // And so it goes for those that it has to share with.
+    let mut half = begun(&server, "PUT", &other, 8 << 20).await;
+    half.write_all(&vec![b' '; 4 << 20]).await.unwrap();
+    server.http("PUT", &other, &json, body.as_bytes()).await.ok(200);
+}
+
+#[tokio::test]
+async fn a_large_body_on_a_slow_path_arrives_and_one_that_stops_is_given_up() {
+    let server = server(Config { answer_timeout: Duration::from_millis(300), ..config() }).await;
+    let path = format!("/v1/docs/{}", document(1));
+    let body = serde_json::json!({ "bytes": { "$bytes": "A".repeat(1 << 20) } }).to_string();
+    let mut stream = begun(&server, "PUT", &path, body.len()).await;
+    for part in body.as_bytes().chunks(128 << 10) {
+        stream.write_all(part).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(closed(&mut stream).await.starts_with("HTTP/1.1 201"));
+    let mut stream = begun(&server, "PUT", &path, body.len()).await;
+    stream.write_all(b"{").await.unwrap();
+    assert_eq!(closed(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn a_large_answer_is_sent_to_its_end_to_one_who_reads_slowly() {
+    let server = server(Config { answer_timeout: Duration::from_millis(300), ..config() }).await;
+    let path = format!("/v1/docs/{}", document(1));
+    let body = serde_json::json!({ "bytes": { "$bytes": "A".repeat(8_000_000) } }).to_string();
+    server.http("PUT", &path, &[("content-type", "application/json")], body.as_bytes()).await.ok(201);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).await.unwrap();
+    let mut begin = vec![0; 64 << 10];
+    patiently(stream.read_exact(&mut begin)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let rest = closed(&mut stream).await;
+    let begin = String::from_utf8(begin).unwrap();
+    let head = begin.find("\r\n\r\n").unwrap() + 4;
+    assert_eq!(begin.len() - head + rest.len(), body.len());
+}

@@ -12,7 +12,7 @@ mod store;
 
 pub use faulty::{FaultyStore, Pace};
 pub use memory::MemoryStore;
-pub use sqlite::{CheckEvent, CheckedDocument, DamagedRow, ReadOnlyStore, SqliteStore};
+pub use sqlite::{CheckEvent, CheckedDocument, DamagedRow, FILE_NAME, ReadOnlyStore, SqliteStore};
 pub use store::{
     ANSWER_KEPT_MS, Deliveries, Delivery, DeliveryState, DocumentEntry, Found, Identity, ListDocuments, Note,
     QuarantinedChange, Store, StoreError, StoreFuture, StoredAnswer, StoredDocument,

@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 
 pub use check::{CheckEvent, CheckedDocument, ReadOnlyStore};
 pub use rows::DamagedRow;
+pub use schema::FILE_NAME;
 
 use crate::queue::Queue;
 use crate::store::{

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::executor::block_on;
 use highwater_core::{ChangeHash, DocumentId, Record, Snapshot, SnapshotIndex, SnapshotInfo};
 use highwater_storage::{
-    CheckEvent, CheckedDocument, Found, Note, SqliteStore, Store, StoreError, StoredDocument,
+    ANSWER_KEPT_MS, CheckEvent, CheckedDocument, Found, Note, SqliteStore, Store, StoreError, StoredDocument,
 };
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -507,4 +507,31 @@ fn forgetting_where_documents_end_changes_nothing() {
     let stored = load(dir.path(), ID).unwrap().unwrap();
     assert_eq!(texts(&stored), expected);
     assert_eq!(stored.quarantined.len(), 6);
+}
+
+#[test]
+fn answers_are_cleared_away_a_day_after_they_were_given_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let answer = |key: u8| {
+        vec![Record::Answer { key: [key; 32], request: [key; 32], answer: Bytes::from_static(b"made") }]
+    };
+    let append = |key: u8| {
+        let store = SqliteStore::open(dir.path()).unwrap();
+        block_on(store.append(ID, answer(key))).unwrap();
+        block_on(store.close()).unwrap();
+    };
+    append(1);
+    append(2);
+    // As if the one had been given more than a day ago, and the other less than that.
+    let minute = 60_000;
+    let sql = "UPDATE answer SET at_ms = at_ms - ?1 WHERE seq = ?2";
+    let conn = raw(dir.path());
+    conn.execute(sql, (ANSWER_KEPT_MS + minute, 1)).unwrap();
+    conn.execute(sql, (ANSWER_KEPT_MS - 60 * minute, 2)).unwrap();
+    drop(conn);
+    append(3);
+    let conn = raw(dir.path());
+    let mut rows = conn.prepare("SELECT key FROM answer ORDER BY seq").unwrap();
+    let keys: Vec<Vec<u8>> = rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(keys, [vec![2; 32], vec![3; 32]]);
 }

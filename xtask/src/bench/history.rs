@@ -90,7 +90,7 @@ pub(super) fn measure(plan: &Plan, scratch: &Scratch) -> Result<String> {
 }
 
 /// Fetches the package with the trace, which is never built, and says where cargo put the file.
-fn trace() -> Result<PathBuf> {
+pub(super) fn trace() -> Result<PathBuf> {
     let manifest = root().join("bench/trace/Cargo.toml");
     let mut metadata = cargo(&["metadata", "--format-version", "1", "--locked", "--manifest-path"]);
     let metadata: Value = serde_json::from_str(&output(metadata.arg(manifest))?)?;

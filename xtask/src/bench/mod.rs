@@ -6,6 +6,7 @@ mod history;
 mod load;
 mod machine;
 mod markers;
+mod patches;
 mod peers;
 mod table;
 
@@ -55,8 +56,10 @@ impl Plan {
 /// Does what the arguments say: `--quick`, and which parts; all of them if none is named.
 pub(crate) fn bench(args: &[String]) -> Result<()> {
     let parts: Vec<&str> = args.iter().map(String::as_str).filter(|arg| !arg.starts_with("--")).collect();
-    if let Some(other) = parts.iter().find(|part| !["compare", "history", "documents"].contains(part)) {
-        bail!("there is no part `{other}`: compare, history and documents are");
+    if let Some(other) =
+        parts.iter().find(|part| !["compare", "history", "documents", "patches"].contains(part))
+    {
+        bail!("there is no part `{other}`: compare, history, documents and patches are");
     }
     let wanted = |part: &str| parts.is_empty() || parts.contains(&part);
     let quick = args.iter().any(|arg| arg == "--quick");
@@ -77,6 +80,9 @@ pub(crate) fn bench(args: &[String]) -> Result<()> {
     }
     if wanted("documents") {
         steps.step("many documents", || write("documents", &documents::measure(&plan, &folder)?, &plan));
+    }
+    if wanted("patches") {
+        steps.step("patches", || write("patches", &patches::measure(&plan, &folder)?, &plan));
     }
     steps.finish()
 }

@@ -12,7 +12,7 @@ const CLIENT: &str = "highwater-client";
 
 /// All that the core may name itself. A new line here is a decision, not a convenience.
 /// JSON, and Base64 in it, because documents are read and edited in that form.
-const CORE_MAY_USE: [&str; 11] = [
+const CORE_MAY_USE: [&str; 12] = [
     "automerge",
     "base64",
     "bs58",
@@ -24,6 +24,8 @@ const CORE_MAY_USE: [&str; 11] = [
     "serde_json",
     "sha2",
     "thiserror",
+    // Writes and reads times. What time it is the core is told.
+    "time",
 ];
 
 /// Runtimes and sockets: nowhere below the core.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use highwater_core::document::Restoring;
 use highwater_core::snapshot::{Compactable, compact};
 use highwater_core::{Document, DocumentId, Record};
-use highwater_storage::{SqliteStore, Store, StoredDocument};
+use highwater_storage::{FILE_NAME, SqliteStore, Store, StoredDocument};
 
 /// Changes that are appended at once.
 const BATCH: usize = 10_000;
@@ -42,7 +42,7 @@ pub(crate) struct Compacted {
 impl Folder {
     /// A folder that does not hold a database yet.
     pub(crate) fn new(path: &Path) -> Result<Self> {
-        if path.join("highwater.db").exists() {
+        if path.join(FILE_NAME).exists() {
             bail!("{} holds a database already; name a folder that is new", path.display());
         }
         Ok(Self { path: path.to_owned() })
@@ -77,7 +77,7 @@ impl Folder {
 
     /// How large the database is. For a store that is closed.
     pub(crate) fn size(&self) -> Result<DiskSize> {
-        let database = self.path.join("highwater.db");
+        let database = self.path.join(FILE_NAME);
         let header = fs::read(&database).context("cannot read the database")?;
         // SQLite's file format: the page size at 16, the pages that are free at 36.
         let page_size = match u16::from_be_bytes([*header.get(16).context("no header")?, header[17]]) {
@@ -87,7 +87,7 @@ impl Folder {
         let free = header.get(36..40).and_then(|bytes| bytes.try_into().ok()).context("no header")?;
         let free = u64::from(u32::from_be_bytes(free)) * page_size;
         let file = header.len() as u64;
-        let wal = fs::metadata(self.path.join("highwater.db-wal")).map_or(0, |wal| wal.len());
+        let wal = fs::metadata(self.path.join(format!("{FILE_NAME}-wal"))).map_or(0, |wal| wal.len());
         Ok(DiskSize { file: file + wal, used: file - free })
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{Automerge, ROOT, ReadDoc};
 use bytes::Bytes;
-use highwater_core::DocumentId;
+use highwater_core::{DocumentId, Edit, Materialised, Stamp};
 
 use super::connection::fresh_document;
 use super::folder::{self, Folder};
@@ -72,6 +72,7 @@ pub(crate) async fn run(context: &Context, args: &PatchesArgs) -> Result<Report>
         folder.with_store(async |store| folder::compact_document(store, subject.id).await).await?;
         context.progress.stage("automerge itself", args.patches);
         by_itself(subject, args, &context.progress, &mut report)?;
+        in_the_core(subject, args, &context.progress, &mut report)?;
     }
     folder.settle().await?;
     let server = Server::start(folder.path(), IDLE_AFTER)?;
@@ -126,13 +127,46 @@ fn by_itself(subject: &Subject, args: &PatchesArgs, progress: &Progress, report:
     Ok(())
 }
 
+/// The same edit as the server makes it, without a server: the patch is read, made, and its change taken out.
+fn in_the_core(
+    subject: &Subject,
+    args: &PatchesArgs,
+    progress: &Progress,
+    report: &mut Report,
+) -> Result<()> {
+    let mut document = Materialised::load(&Bytes::from(subject.saved.clone())).map_err(anyhow::Error::msg)?;
+    let stamp = Stamp { actor: [1; 16], message: None, time: 1 };
+    let body = splice(subject);
+    let mut latencies = Latencies::default();
+    for _ in 0..args.patches {
+        let started = Instant::now();
+        let edit = Edit::json_patch(body.as_bytes())?;
+        let (edited, made) = document.edit(&edit, &stamp).map_err(anyhow::Error::msg)?;
+        std::hint::black_box(made?.context("nothing was changed")?.chunk);
+        latencies.add(started.elapsed());
+        document = edited;
+        progress.step(1);
+    }
+    report.latencies(
+        &format!("{}_core", subject.name),
+        &label(subject, "the edit in the core"),
+        &mut latencies,
+    );
+    Ok(())
+}
+
+/// A patch that inserts a character into the middle of the text.
+fn splice(subject: &Subject) -> String {
+    let place = subject.chunks.len() / 4;
+    format!(r#"[{{"op":"splice","path":"/text","index":{place},"insert":"x"}}]"#)
+}
+
 fn label(subject: &Subject, what: &str) -> String {
     format!("{} history, {what}", subject.name)
 }
 
 fn patch(server: &Server, subject: &Subject) -> Result<Duration> {
-    let place = subject.chunks.len() / 4;
-    let body = format!(r#"[{{"op":"splice","path":"/text","index":{place},"insert":"x"}}]"#);
+    let body = splice(subject);
     let path = format!("/v1/docs/{}", subject.id);
     server.send("PATCH", &path, "application/json-patch+json", body.as_bytes())
 }

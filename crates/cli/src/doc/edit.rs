@@ -60,10 +60,12 @@ pub(super) fn edit(api: &Api, args: EditArgs, out: &mut Out) -> Result<bool, Fai
     if let Err(failure) = sent.and_then(|answer| is_durable(&answer, &made)) {
         return Err(is_kept(failure, file));
     }
-    let now = api.send(Ask::get(format!("{}/heads", path(id))))?.json()?;
+    // The change is durable, whether the server can be asked once more or not.
+    let now = api.send(Ask::get(format!("{}/heads", path(id)))).and_then(|answer| answer.json());
+    let now = now.map_or(Value::Null, |mut now| now["heads"].take());
     let hash = made.hash.to_string();
-    told(out, &id.to_string(), &Value::from(hash.as_str()), &now["heads"], false)?;
-    if !out.json && now["heads"] != Value::from(vec![hash]) {
+    told(out, &id.to_string(), &Value::from(hash.as_str()), &now, false)?;
+    if !out.json && !now.is_null() && now != Value::from(vec![hash]) {
         out.line("Others changed it meanwhile: what they did is there, too.")?;
     }
     Ok(true)

@@ -4,29 +4,30 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use highwater_core::calendar_date;
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::api::Failure;
 
 /// Standard output.
-pub(super) struct Out {
+pub(crate) struct Out {
     /// It is for programs.
-    pub(super) json: bool,
+    pub(crate) json: bool,
 }
 
 impl Out {
     /// Prints a line.
-    pub(super) fn line(&mut self, line: impl Display) -> Result<(), Failure> {
+    pub(crate) fn line(&mut self, line: impl Display) -> Result<(), Failure> {
         self.bytes(format!("{line}\n").as_bytes())
     }
 
     /// The head of a table, if people look at it.
-    pub(super) fn row(&mut self, head: &str) -> Result<(), Failure> {
+    pub(crate) fn row(&mut self, head: &str) -> Result<(), Failure> {
         if self.json || !std::io::stdout().is_terminal() { Ok(()) } else { self.line(head) }
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         Ok(out.write_all(bytes).and_then(|()| out.flush())?)
     }
@@ -51,14 +52,9 @@ pub(super) fn now() -> i64 {
 
 /// A time in seconds since 1970, as people in all places write it. Nothing, if its author did not say.
 pub(super) fn time(seconds: i64) -> String {
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Years outside of these are a mistake, or milliseconds.
-    if seconds == 0 || !(-1_000_000..3_000_000).contains(&days) {
-        return format!("{:20}", "-");
-    }
-    let (year, month, day) = calendar_date(days);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let time = OffsetDateTime::from_unix_timestamp(seconds).ok().filter(|_| seconds != 0);
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{:20}", "-"))
 }
 
 #[cfg(test)]

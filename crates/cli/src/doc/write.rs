@@ -29,6 +29,13 @@ pub(super) struct PutArgs {
     how: How,
 }
 
+impl PutArgs {
+    /// Whether the document may be one that does not exist yet.
+    pub(super) fn is_for_new(&self) -> bool {
+        self.how.if_match.is_none()
+    }
+}
+
 /// Change a document with a JSON Patch (a list of operations) or a merge patch (an object)
 ///
 /// All of it becomes one change, or nothing. Besides the operations of RFC 6902 there are {"op": "splice", "path", "index", "delete", "insert"} for texts and lists, and {"op": "increment", "path", "by"} for counters.
@@ -143,12 +150,26 @@ pub(super) fn patch(api: &Api, args: &PatchArgs, out: &mut Out) -> Result<bool, 
     edited(out, args.document, &api.send(args.how.ask(ask).with("content-type", kind))?)
 }
 
-/// What the file says, or standard input.
+/// What the file says, or standard input. Something: of a command that failed, there is nothing to read.
 fn read(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
-    if let Some(file) = file.filter(|file| *file != Path::new("-")) {
-        let unreadable = |error| Failure::usage(format!("cannot read {}: {error}", file.display()));
-        return fs::read(file).map_err(unreadable);
+    let file = file.filter(|file| *file != Path::new("-"));
+    let body = match file {
+        Some(file) => {
+            let unreadable = |error| Failure::usage(format!("cannot read {}: {error}", file.display()));
+            fs::read(file).map_err(unreadable)?
+        }
+        None => read_input()?,
+    };
+    if body.trim_ascii().is_empty() {
+        let source = file.map_or("standard input".into(), |file| file.display().to_string());
+        return Err(Failure::usage(format!(
+            "{source} is empty; nothing was made or changed. An empty document is {{}}"
+        )));
     }
+    Ok(body)
+}
+
+fn read_input() -> Result<Vec<u8>, Failure> {
     let mut input = std::io::stdin();
     if input.is_terminal() {
         eprintln!("Reading from the terminal, until Ctrl-D.");

@@ -142,7 +142,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "webhooks-file",
         value_name: "FILE",
-        help: "A TOML file with those who are told what happens to documents: for each a part that begins with [[webhook]] and has name, url (http or https), and secret \
+        help: "A TOML file with those who are told what happens to documents: for each a part that begins with [[webhook]] and has name, url (http or https, without a user), and secret \
                (whsec_ and 24 to 64 bytes in base64). Posts are signed as Standard Webhooks has it",
         set: |s, text| {
             let file = (!text.is_empty()).then(|| std::path::PathBuf::from(text));
@@ -273,6 +273,16 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         get: |s| show_duration(s.config.request_timeout),
+    },
+    Setting {
+        name: "answer-timeout",
+        value_name: "DURATION",
+        help: "How long it may take to read the rest of a request, to answer it, and until the answer is read. What flows meanwhile earns time: 32 KiB a second suffice",
+        set: |s, text| {
+            s.config.answer_timeout = duration(text)?;
+            Ok(())
+        },
+        get: |s| show_duration(s.config.answer_timeout),
     },
     Setting {
         name: "join-timeout",

@@ -76,6 +76,7 @@ mod tests {
             (one.replace("[[webhook]]", "[webhook]"), "two brackets"),
             (one.replace("name", "nom"), "no `nom`"),
             (one.replace("https://", "ftp://"), "http://"),
+            (one.replace("https://", "https://MfKQ:MfKQ@"), "signature"),
             (one.replace("\"a\"", "\"a b\""), "letters"),
             (one.replace("whsec_", ""), "whsec_"),
             (one.replace("name = \"a\"\n", ""), "no name"),

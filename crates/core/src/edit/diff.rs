@@ -52,6 +52,12 @@ impl<'t, 'd> Editor<'t, 'd> {
     pub(super) fn copy(&mut self, found: &Found) -> Result<Value, Fault> {
         let levels = EditReason::TooLarge { what: "levels of lists and maps", max: JSON_DEPTH_MAX };
         let value = self.reader().value(found, 0).map_err(|_| EditError::whole(levels))?;
+        if self.reader().has_rich_text(found) {
+            let reason = EditReason::WrongType(
+                "a text with marks or blocks cannot be moved or copied: they would be lost",
+            );
+            return Err(EditError::whole(reason).into());
+        }
         let (values, bytes) = value.cost();
         self.copied = self.copied.saturating_add(values);
         self.copied_bytes = self.copied_bytes.saturating_add(bytes);

@@ -62,6 +62,11 @@ fn invalid(detail: impl Into<String>) -> EditError {
 }
 
 impl Operation {
+    /// Whether it asks what is there.
+    pub(super) fn is_test(&self) -> bool {
+        matches!(self.action, Action::Test(_))
+    }
+
     /// Reads an operation. `at` is to be its path, as soon as that is known.
     fn parse(json: serde_json::Value, at: &mut String) -> Result<Self, EditError> {
         let serde_json::Value::Object(mut members) = json else {

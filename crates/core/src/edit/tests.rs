@@ -1,7 +1,7 @@
 //! Tests of edits: each operation, and each error.
 
 use automerge::transaction::Transactable;
-use automerge::{AutoCommit, ROOT, ScalarValue};
+use automerge::{AutoCommit, ObjType, ROOT, ScalarValue};
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -604,4 +604,29 @@ fn only_what_differs_is_edited() {
     // Without anything that says so, the most alike are taken.
     let alike = document(&json!({ "a": [{ "t": "milk", "n": 1, "x": 0 }, { "t": "eggs", "n": 1, "x": 0 }] }));
     assert_eq!(ops(&alike, &merge(&json!({ "a": [{ "t": "eggs", "n": 2, "x": 0 }] }))), 1 + 1);
+}
+
+#[test]
+fn a_text_that_would_lose_its_marks_or_blocks_is_neither_moved_nor_copied() {
+    use automerge::marks::{ExpandMark, Mark};
+    let mut rich = AutoCommit::new();
+    let list = rich.put_object(ROOT, "list", ObjType::List).unwrap();
+    let marked = rich.insert_object(&list, 0, ObjType::Text).unwrap();
+    rich.splice_text(&marked, 0, 0, "bold").unwrap();
+    let bold = Mark::new("bold".to_owned(), true, 0, 4);
+    rich.mark(&marked, bold, ExpandMark::Both).unwrap();
+    let blocks = rich.put_object(ROOT, "blocks", ObjType::Text).unwrap();
+    rich.splice_text(&blocks, 0, 0, "one").unwrap();
+    rich.split_block(&blocks, 0).unwrap();
+    let mut document = Materialised::load(&Bytes::from(rich.save())).unwrap();
+    for from in ["/list", "/list/0", "/blocks", ""] {
+        for op in ["copy", "move"] {
+            let (back, made) = edited(document, &patch(&json!([{ "op": op, "from": from, "path": "/to" }])));
+            document = back;
+            // The whole document cannot be moved into itself in any case.
+            let is_rich =
+                matches!(made.unwrap_err().reason, EditReason::WrongType(text) if text.contains("marks"));
+            assert_eq!(is_rich, !(op == "move" && from.is_empty()), "{op} {from}");
+        }
+    }
 }

@@ -109,6 +109,22 @@ impl<'a, D: ReadDoc> Reader<'a, D> {
         text.unwrap_or_default()
     }
 
+    /// Whether there is a text in it, or it is one, that JSON does not show whole: with marks, or with blocks, each of which stands as U+FFFC in it.
+    pub(crate) fn has_rich_text(&self, found: &Found) -> bool {
+        let Found::Object(kind, id) = found else { return false };
+        match kind {
+            ObjType::Text => self.marks(id) > 0 || self.text(id).contains('\u{fffc}'),
+            ObjType::List => self.items(id).any(|item| {
+                let id = item.id();
+                self.has_rich_text(&Found::new(item.value, || id))
+            }),
+            ObjType::Map | ObjType::Table => self.entries(id).any(|entry| {
+                let id = entry.id();
+                self.has_rich_text(&Found::new(entry.value, || id))
+            }),
+        }
+    }
+
     /// How many marks a text has.
     pub(crate) fn marks(&self, id: &ObjId) -> usize {
         let marks = match self.heads {

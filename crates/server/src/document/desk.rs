@@ -13,13 +13,14 @@ use highwater_core::change::Change;
 use highwater_core::document::AppendId;
 use highwater_core::limits::UNPACK_INLINE_OPS_MAX;
 use highwater_core::{ChangeHash, Edit, Materialised};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
 use super::Task;
 use crate::copies::Held;
 use crate::http::Problem;
 use crate::limits::{DESK_EDITS_MAX, DESK_LOOKS_AT_ONCE, DESK_LOOKS_MAX};
+use crate::rooms::RoomTaken;
 
 mod run;
 
@@ -108,11 +109,17 @@ pub(crate) struct EditRequest {
     pub(crate) key: Option<Key>,
     /// The document as it is after the edit is part of the answer.
     pub(crate) wants_value: bool,
-    /// What it takes up of the memory for bodies.
-    pub(crate) _room: Option<OwnedSemaphorePermit>,
+    /// What it takes up of the memory for edits.
+    pub(crate) _room: Option<RoomTaken>,
 }
 
 impl EditRequest {
+    /// Whether what happens meanwhile may make false what it depends on.
+    fn is_strict(&self) -> bool {
+        let has_test = matches!(&self.work, Work::Edit(edit) if edit.has_test());
+        has_test || self.precondition.is_strict()
+    }
+
     /// An edit of a document that exists, of which nothing else is asked.
     pub(crate) fn new(work: Work) -> Self {
         Self {
@@ -156,12 +163,14 @@ pub(crate) enum Precondition {
     Absent { is_create: bool },
     /// One of these [tags](crate::http::etag) is that of its heads.
     Tags(Vec<String>),
+    /// None of these tags is that of its heads, or it does not exist.
+    NoneOf(Vec<String>),
 }
 
 impl Precondition {
     /// Whether anything that happens meanwhile makes it false.
     fn is_strict(&self) -> bool {
-        matches!(self, Self::Absent { .. } | Self::Tags(_))
+        matches!(self, Self::Absent { .. } | Self::Tags(_) | Self::NoneOf(_))
     }
 }
 
@@ -297,6 +306,7 @@ impl Task {
             actor: self.hub.actor(self.document.id()),
             catch_up: self.catch_up(),
             is_deleted: self.document.is_deleted(),
+            has_orphans: self.document.orphan_count() > 0,
         }
     }
 
@@ -351,6 +361,7 @@ impl Task {
             made.iter().filter_map(|made| made.change.as_ref()).map(|change| 1 + change.values).sum();
         let (all, is_little) = (made.len(), ops <= UNPACK_INLINE_OPS_MAX);
         let (taken, reason) = self.work(is_little, move |document| document.take_made(made, MAKER)).await?;
+        self.must_be_whole = batch.done.iter().any(|done| matches!(done.job.request.work, Work::Import(_)));
         let reason = reason.unwrap_or_else(|| "it does not fit".to_owned());
         Ok((taken < all).then(|| (ends.partition_point(|end| *end <= taken), reason)))
     }

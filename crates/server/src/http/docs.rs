@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::HeaderMap;
-use axum::http::header::CACHE_CONTROL;
+use axum::http::header::{CACHE_CONTROL, IF_MATCH, IF_NONE_MATCH};
 use axum::response::{IntoResponse, Response};
 use highwater_core::ChangeHash;
 use highwater_core::limits::HAVE_HASHES_MAX;
@@ -60,7 +60,7 @@ pub(super) async fn sync(
     match upgrade {
         Ok(upgrade) => super::with_limits(upgrade.protocols([PLAIN_PROTOCOL]))
             .on_upgrade(move |socket| connection::serve_plain(hub, activity, id, socket)),
-        Err(rejection) => rejection.into_response(),
+        Err(rejection) => Problem::from(rejection).into_response(),
     }
 }
 
@@ -169,9 +169,10 @@ pub(super) async fn ingest(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    without_conditions(&headers)?;
     content_length(&headers, INGEST_BYTES_MAX)?.ok_or(Problem::LengthRequired)?;
     // Held until the answer: what all requests together hold in memory is bounded.
-    let (body, _room) = read_with_room(&hub, &headers, body, INGEST_BYTES_MAX, 1).await?;
+    let (body, _room) = read_with_room(&hub, &headers, body, INGEST_BYTES_MAX).await?;
     let ingested = hub.ingest(id, body, "http").await?;
     let rejected = ingested.rejected.into_iter();
     Ok(answer(&IngestAnswer {
@@ -179,6 +180,18 @@ pub(super) async fn ingest(
         pending: hashes(&ingested.pending),
         rejected: rejected.map(|it| Rejected { hash: it.hash.to_string(), reason: it.reason }).collect(),
     }))
+}
+
+/// Changes merge: whatever the document is, they are part of it afterwards, and sending them twice does no harm. Who asks for more must not believe to have it.
+fn without_conditions(headers: &HeaderMap) -> Result<(), Problem> {
+    let asked = [IF_MATCH, IF_NONE_MATCH].into_iter().find(|name| headers.contains_key(name));
+    match asked {
+        Some(name) => Err(Problem::Invalid {
+            what: "preconditions",
+            detail: format!("{name} is not for changes, which merge"),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// How many entries of a list are wanted.

@@ -8,15 +8,15 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
 use bytes::Bytes;
-use highwater_core::limits::HAVE_HASHES_MAX;
+use highwater_core::limits::{HAVE_HASHES_MAX, TIME_MAX};
 use highwater_core::{ChangeHash, DocumentId};
 use serde::de::DeserializeOwned;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Problem;
 use crate::document::Key;
 use crate::hub::Hub;
 use crate::limits::UNSIZED_BYTES_MAX;
+use crate::rooms::RoomTaken;
 
 /// JSON.
 pub(super) const JSON: &str = "application/json";
@@ -45,6 +45,17 @@ impl<S: Send + Sync> FromRequestParts<S> for HashInPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         path_part(parts, state, "hash").await.and_then(|hash| change_hash(&hash)).map(Self)
+    }
+}
+
+/// The name that the path ends with or names.
+pub(super) struct NameInPath(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for NameInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_part(parts, state, "name").await.map(Self)
     }
 }
 
@@ -162,6 +173,16 @@ pub(super) fn idempotency_key(headers: &HeaderMap, asked: &[&[u8]]) -> Result<Op
     headers.get(IDEMPOTENCY_KEY).map(|key| Key::new(key.as_bytes(), asked)).transpose()
 }
 
+/// The time of a change, in seconds since 1970, is one that every program can tell exactly.
+pub(crate) fn check_time(time: Option<i64>) -> Result<(), Problem> {
+    match time {
+        Some(time) if time.unsigned_abs() > TIME_MAX => {
+            Err(Problem::Invalid { what: "time", detail: format!("more than {TIME_MAX} seconds from 1970") })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How large the body is, if that is said. One that is too large is not read.
 pub(super) fn content_length(headers: &HeaderMap, max: usize) -> Result<Option<usize>, Problem> {
     let len: Option<usize> = headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
@@ -173,18 +194,17 @@ pub(super) async fn read(body: Body, max: usize) -> Result<Bytes, Problem> {
     body::to_bytes(body, max).await.map_err(|_| Problem::TooLarge { max })
 }
 
-/// The body, with its share of the memory for bodies: each byte may become so many.
+/// The body, and its share of the memory for bodies.
 pub(super) async fn read_with_room(
     hub: &Hub,
     headers: &HeaderMap,
     body: Body,
     max: usize,
-    unfold: usize,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+) -> Result<(Bytes, RoomTaken), Problem> {
     // Of one that does not say how large it is the most is expected, so that must not be much.
     let unsized_max = max.min(UNSIZED_BYTES_MAX);
     let (len, max) = content_length(headers, max)?.map_or((unsized_max, unsized_max), |len| (len, max));
-    let room = hub.ingest_room(len * unfold).await;
+    let room = hub.rooms().bodies.take(len).await?;
     Ok((read(body, max).await?, room))
 }
 

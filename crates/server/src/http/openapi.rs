@@ -15,6 +15,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
+use super::code::Code;
 use super::docs;
 use super::extract::MountedAt;
 use super::problem::{Limit, ProblemBody};
@@ -24,8 +25,8 @@ use crate::hub::Hub;
 /// What all of it is.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Highwater", description = "Documents that people edit at the same time, for backends of any language. Whatever is answered is durable."),
-    components(schemas(ProblemBody, Limit)),
+    info(title = "Highwater", description = "Documents that people edit at the same time, for backends of any language. Whatever is answered is durable. Two paths are for WebSockets and not described here: `/v1/sync` for clients of automerge-repo, and `/v1/docs/{id}/sync` for bare Automerge documents."),
+    components(schemas(ProblemBody, Limit, Code)),
     tags(
         (name = "documents", description = "Documents and what they hold"),
         (name = "changes", description = "The changes that documents are made of"),
@@ -79,11 +80,11 @@ pub(super) struct EditHeaders {
     /// An ETag: the edit is made only if the document has these heads. Or `*`: only if it exists.
     #[param(rename = "if-match", max_length = 4500, pattern = "^(\\*|\"[0-9a-f,]*\")$")]
     if_match: Option<String>,
-    /// `*`: only if the document does not exist.
-    #[param(rename = "if-none-match", max_length = 1, pattern = "^\\*$")]
+    /// `*`: only if the document does not exist. Or an ETag: only if it has other heads.
+    #[param(rename = "if-none-match", max_length = 4500, pattern = "^(\\*|\"[0-9a-f,]*\")$")]
     if_none_match: Option<String>,
     /// `return=representation`: the answer is the document with the edit.
-    #[param(rename = "prefer")]
+    #[param(rename = "prefer", pattern = "^return=(representation|minimal)$")]
     prefer: Option<String>,
 }
 
@@ -121,13 +122,55 @@ pub(super) enum Operation {
     Increment { path: String, by: i64 },
 }
 
-/// A difference between two states of a document. `action` is put, insert, splice, increment, conflict, delete or mark.
-#[derive(ToSchema)]
+/// A difference between two states of a document. `path` is a JSON Pointer; places in texts are code points.
+#[derive(Deserialize, ToSchema)]
+#[serde(tag = "action", rename_all = "lowercase")]
 #[allow(dead_code, reason = "describes what the core writes")]
-pub(super) struct Patch {
-    action: String,
-    /// A JSON Pointer to where it is.
-    path: String,
+pub(super) enum Patch {
+    /// A key of a map, or a place of a list, holds this now. An object that comes in is empty at first.
+    Put {
+        path: String,
+        value: serde_json::Value,
+        /// Whether something else was put there at the same time; false if it is not there.
+        #[serde(default)]
+        conflict: bool,
+    },
+    /// Elements came into a list.
+    Insert { path: String, values: Vec<serde_json::Value> },
+    /// Characters came into a text.
+    Splice {
+        path: String,
+        value: String,
+        /// The marks that they have, by name; none if it is not there.
+        #[serde(default)]
+        marks: HashMap<String, serde_json::Value>,
+    },
+    /// A counter went on.
+    Increment { path: String, value: i64 },
+    /// Something else was put there at the same time.
+    Conflict { path: String },
+    /// A key, elements or characters went.
+    Delete {
+        path: String,
+        /// How many elements or code points; one if it is not there.
+        #[serde(default)]
+        length: usize,
+    },
+    /// Marks of a text were set or removed.
+    Mark { path: String, marks: Vec<Mark> },
+}
+
+/// A mark on a range of a text.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "describes what the core writes")]
+pub(super) struct Mark {
+    name: String,
+    /// Null if the mark was removed.
+    value: serde_json::Value,
+    /// Its first code point.
+    start: usize,
+    /// The code point after its last.
+    end: usize,
 }
 
 /// What goes wrong with requests that only read.

@@ -1,7 +1,8 @@
 //! What goes wrong with a request, as RFC 9457 says it: a JSON object with a code that programs can rely on, and a sentence for people.
 
 use axum::Json;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, UPGRADE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use highwater_core::change::ChunkError;
@@ -12,9 +13,11 @@ use highwater_storage::StoreError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::code::Code;
 use super::etag;
 use crate::envelope::hashes;
 use crate::limits::RETRY_AFTER_SECONDS;
+use crate::open::Unreadable;
 
 /// The kinds of bodies that a PATCH takes.
 pub(super) const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json";
@@ -31,6 +34,9 @@ pub(crate) enum Problem {
     /// There is something at this path, for other methods.
     #[error("the method {0} is not for this path")]
     Method(String),
+    /// Something that is for WebSockets was asked for without one.
+    #[error("this is for WebSockets: {0}")]
+    NoWebSocket(String),
     /// The client takes nothing that it could be answered with.
     #[error("it can be had as {offered}")]
     NotAcceptable { offered: String },
@@ -71,6 +77,9 @@ pub(crate) enum Problem {
     /// So many already wait to read the document.
     #[error("too many wait to read the document")]
     Busy,
+    /// What is under way takes up all the memory that there is for it.
+    #[error("so much is under way that there is no room for more")]
+    NoRoom,
     /// The document does not have that change, or not yet.
     #[error("the change is not durable here")]
     NoSuchChange,
@@ -107,6 +116,9 @@ pub(crate) enum Problem {
     /// The store failed.
     #[error("the server cannot read at the moment: {0}")]
     Store(#[from] StoreError),
+    /// What is stored makes no document.
+    #[error("what is stored of the document is damaged: {0}; `highwater doctor` says more")]
+    Damaged(String),
     /// A fault of ours.
     #[error("{0}")]
     Internal(String),
@@ -125,7 +137,7 @@ pub(super) struct ProblemBody {
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
     /// Which problem it is, for programs. These stay the same.
-    code: &'static str,
+    code: Code,
     /// What is wrong, for people.
     detail: String,
     /// Whether the same request may succeed later.
@@ -167,6 +179,7 @@ impl Problem {
             | Self::NoSuchDocument
             | Self::UnknownHeads(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoWebSocket(_) => StatusCode::UPGRADE_REQUIRED,
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::Exists => StatusCode::CONFLICT,
             Self::Deleted => StatusCode::GONE,
@@ -189,51 +202,54 @@ impl Problem {
             | Self::TooDeep
             | Self::AnswerTooLarge { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Origin(_) => StatusCode::FORBIDDEN,
-            Self::Store(StoreError::Damaged { .. }) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::Store(_) | Self::TooManyStreams | Self::Busy => {
+            Self::Store(StoreError::Damaged { .. }) | Self::Damaged(_) | Self::Internal(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Unavailable | Self::Store(_) | Self::TooManyStreams | Self::Busy | Self::NoRoom => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
     }
 
     /// Stable: what a program decides by. `docs/protocol.md` lists them.
-    fn code(&self) -> &'static str {
+    fn code(&self) -> Code {
         match self {
-            Self::Invalid { .. } => "invalid",
-            Self::NoSuchRoute(_) => "no_such_route",
-            Self::Method(_) => "method_not_allowed",
-            Self::NotAcceptable { .. } => "not_acceptable",
-            Self::MediaType { .. } => "unsupported_media_type",
-            Self::Exists => "exists",
-            Self::Deleted => "deleted",
-            Self::NoSuchWebhook => "no_such_webhook",
-            Self::TooManyStreams => "too_many_streams",
-            Self::PreconditionFailed { .. } => "precondition_failed",
-            Self::KeyReused => "idempotency_key_reused",
+            Self::Invalid { .. } => Code::Invalid,
+            Self::NoSuchRoute(_) => Code::NoSuchRoute,
+            Self::Method(_) => Code::MethodNotAllowed,
+            Self::NoWebSocket(_) => Code::UpgradeRequired,
+            Self::NotAcceptable { .. } => Code::NotAcceptable,
+            Self::MediaType { .. } => Code::UnsupportedMediaType,
+            Self::Exists => Code::Exists,
+            Self::Deleted => Code::Deleted,
+            Self::NoSuchWebhook => Code::NoSuchWebhook,
+            Self::TooManyStreams => Code::TooManyStreams,
+            Self::PreconditionFailed { .. } => Code::PreconditionFailed,
+            Self::KeyReused => Code::IdempotencyKeyReused,
             Self::Edit(error) => match error.reason {
-                EditReason::Invalid(_) => "invalid_edit",
-                EditReason::NoSuchPath => "no_such_path",
-                EditReason::TestFailed => "test_failed",
-                EditReason::WrongType(_) => "wrong_type",
-                EditReason::OutOfBounds(_) => "out_of_bounds",
-                EditReason::TooLarge { .. } => "too_large",
+                EditReason::Invalid(_) => Code::InvalidEdit,
+                EditReason::NoSuchPath => Code::NoSuchPath,
+                EditReason::TestFailed => Code::TestFailed,
+                EditReason::WrongType(_) => Code::WrongType,
+                EditReason::OutOfBounds(_) => Code::OutOfBounds,
+                EditReason::TooLarge { .. } => Code::TooLarge,
             },
-            Self::Refused { .. } | Self::Chunk(_) => "invalid_changes",
-            Self::Incomplete => "incomplete",
-            Self::UnknownHeads(_) | Self::NoSuchChange => "no_such_change",
-            Self::TooDeep => "too_deep",
-            Self::AnswerTooLarge { .. } => "answer_too_large",
-            Self::Busy => "busy",
-            Self::NoSuchDocument => "no_such_document",
-            Self::TooLarge { .. } => "too_large",
-            Self::LengthRequired => "length_required",
-            Self::Fault(PeerFault::TooManyOrphans) => "too_many_orphans",
-            Self::Fault(PeerFault::TooCostly) => "too_costly",
-            Self::Fault(_) => "invalid_changes",
-            Self::Origin(_) => "origin",
-            Self::Store(StoreError::Damaged { .. }) => "damaged",
-            Self::Unavailable | Self::Store(_) => "unavailable",
-            Self::Internal(_) => "internal",
+            Self::Refused { .. } | Self::Chunk(_) => Code::InvalidChanges,
+            Self::Incomplete => Code::Incomplete,
+            Self::UnknownHeads(_) | Self::NoSuchChange => Code::NoSuchChange,
+            Self::TooDeep => Code::TooDeep,
+            Self::AnswerTooLarge { .. } => Code::AnswerTooLarge,
+            Self::Busy | Self::NoRoom => Code::Busy,
+            Self::NoSuchDocument => Code::NoSuchDocument,
+            Self::TooLarge { .. } => Code::TooLarge,
+            Self::LengthRequired => Code::LengthRequired,
+            Self::Fault(PeerFault::TooManyOrphans) => Code::TooManyOrphans,
+            Self::Fault(PeerFault::TooCostly) => Code::TooCostly,
+            Self::Fault(_) => Code::InvalidChanges,
+            Self::Origin(_) => Code::Origin,
+            Self::Store(StoreError::Damaged { .. }) | Self::Damaged(_) => Code::Damaged,
+            Self::Unavailable | Self::Store(_) => Code::Unavailable,
+            Self::Internal(_) => Code::Internal,
         }
     }
 
@@ -292,11 +308,30 @@ impl Problem {
             Self::MediaType { taken: PATCH_TYPES } => {
                 Some((HeaderName::from_static("accept-patch"), HeaderValue::from_static(PATCH_TYPES)))
             }
+            Self::NoWebSocket(_) => Some((UPGRADE, HeaderValue::from_static("websocket"))),
             Self::PreconditionFailed { heads } => {
                 HeaderValue::from_str(&etag(heads)).ok().map(|tag| (axum::http::header::ETAG, tag))
             }
             _ if self.passes() => Some((RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))),
             _ => None,
+        }
+    }
+}
+
+impl From<WebSocketUpgradeRejection> for Problem {
+    fn from(rejection: WebSocketUpgradeRejection) -> Self {
+        Self::NoWebSocket(rejection.body_text())
+    }
+}
+
+impl From<Unreadable> for Problem {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Store(StoreError::Damaged { document, record, detail }) => {
+                Self::Damaged(format!("record {record} of document {document}: {detail}"))
+            }
+            Unreadable::Store(error) => Self::Store(error),
+            Unreadable::Damaged(reason) => Self::Damaged(reason),
         }
     }
 }

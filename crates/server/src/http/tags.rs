@@ -47,9 +47,12 @@ pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem>
             Ok(Precondition::Tags(strong.map(|tag| tag.text).collect()))
         }
         (None, Some(Tags::Any)) => Ok(Precondition::Absent { is_create: false }),
-        _ => Err(Problem::Invalid {
+        (None, Some(Tags::These(tags))) => {
+            Ok(Precondition::NoneOf(tags.into_iter().map(|tag| tag.text).collect()))
+        }
+        (Some(_), Some(_)) => Err(Problem::Invalid {
             what: "preconditions",
-            detail: "one of `If-Match` and `If-None-Match: *` is possible".to_owned(),
+            detail: "one of `If-Match` and `If-None-Match` is possible".to_owned(),
         }),
     }
 }
@@ -131,7 +134,8 @@ mod tests {
         for wrong in [format!("{one}"), "\"".to_owned(), "W/x".to_owned(), String::new()] {
             assert!(precondition(&with(IF_MATCH, &wrong)).is_err(), "{wrong}");
         }
-        assert!(precondition(&with(IF_NONE_MATCH, "\"a\"")).is_err());
+        let others = precondition(&with(IF_NONE_MATCH, &format!("W/{}, \"a\"", etag(&[one])))).unwrap();
+        assert_eq!(others, Precondition::NoneOf(vec![etag(&[one]), "\"a\"".to_owned()]));
         assert!(is_known(&with(IF_NONE_MATCH, &format!("W/\"{two},{one}\"")), &[one, two]).unwrap());
         assert!(!is_known(&with(IF_NONE_MATCH, &etag(&[one])), &[one, two]).unwrap());
     }

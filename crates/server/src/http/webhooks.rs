@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::extract::NameInPath;
 use super::openapi::ReadProblems;
 use super::problem::Problem;
 use crate::hub::Hub;
@@ -117,7 +118,7 @@ pub(super) struct RetryAnswer {
 ))]
 pub(super) async fn retry(
     State(hub): State<Arc<Hub>>,
-    Path(name): Path<String>,
+    NameInPath(name): NameInPath,
 ) -> Result<Response, Problem> {
     if !hub.webhooks().has(&name) {
         return Err(Problem::NoSuchWebhook);

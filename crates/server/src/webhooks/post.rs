@@ -35,14 +35,14 @@ impl Poster {
         Ok(Self { client, timeout })
     }
 
-    /// Posts a body. An error says why it did not arrive, as far as is known.
+    /// Posts a body.
     pub(super) async fn post(
         &self,
         hook: &Webhook,
         id: &str,
         timestamp: i64,
         body: Bytes,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failed> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(hook.url.clone())
@@ -52,14 +52,22 @@ impl Poster {
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", hook.secret.sign(id, timestamp, &body))
             .body(Full::new(body))
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Failed::Unanswered(error.to_string()))?;
         match timeout(self.timeout, self.client.request(request)).await {
-            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
-            Ok(Err(error)) => Err(with_sources(&error)),
+            Err(_) => Err(Failed::Unanswered(format!("no answer within {:?}", self.timeout))),
+            Ok(Err(error)) => Err(Failed::Unanswered(with_sources(&error))),
             Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
-            Ok(Ok(answer)) => Err(format!("the answer was {}", answer.status())),
+            Ok(Ok(answer)) => Err(Failed::Refused(format!("the answer was {}", answer.status()))),
         }
     }
+}
+
+/// Why a post did not do, as far as is known.
+pub(super) enum Failed {
+    /// Nobody answered in time: the receiver is not there.
+    Unanswered(String),
+    /// The receiver is there, and answered with something else than success.
+    Refused(String),
 }
 
 /// What went wrong, with what was behind it.

@@ -43,7 +43,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use crate::store::{Identity, StoreError};
 
 /// The database, inside the data folder. SQLite puts `-wal` and `-shm` files next to it.
-pub(super) const FILE_NAME: &str = "highwater.db";
+pub const FILE_NAME: &str = "highwater.db";
 /// Locked by the process that has the folder open.
 pub(super) const LOCK_NAME: &str = "highwater.lock";
 /// `PRAGMA application_id` of our files: "HWM1".

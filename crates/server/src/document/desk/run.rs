@@ -18,6 +18,7 @@ use crate::copies::{CatchUp, Copies, Held};
 use crate::envelope::hashes;
 use crate::http::{Problem, etag};
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::open::{Unreadable, load_snapshot};
 
 /// Which request an edit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,18 +50,15 @@ impl Key {
 pub(crate) enum Trouble {
     /// It was deleted.
     Deleted,
-    /// The store does not say.
-    Store(StoreError),
-    /// `automerge` cannot make it of what is stored.
-    Unfit(String),
+    /// What is stored cannot be read, or `automerge` cannot make a document of it.
+    Unreadable(Unreadable),
 }
 
 impl Trouble {
     pub(crate) fn problem(&self) -> Problem {
         match self {
             Self::Deleted => Problem::Deleted,
-            Self::Store(error) => Problem::Store(error.clone()),
-            Self::Unfit(reason) => Problem::Internal(reason.clone()),
+            Self::Unreadable(unreadable) => unreadable.clone().into(),
         }
     }
 }
@@ -115,12 +113,13 @@ pub(super) struct Worker {
     /// `None` if the document does not exist.
     pub(super) catch_up: Option<CatchUp>,
     pub(super) is_deleted: bool,
+    pub(super) has_orphans: bool,
 }
 
 impl Worker {
     /// Does all jobs of a batch.
     pub(super) async fn work(self, batch: Batch) -> Result<Batch, JoinError> {
-        let Self { id, store, copies, turns, actor, catch_up, is_deleted } = self;
+        let Self { id, store, copies, turns, actor, catch_up, is_deleted, has_orphans } = self;
         let mut told = Vec::with_capacity(batch.edits.len());
         for edit in &batch.edits {
             told.push(match edit.request.key {
@@ -131,13 +130,14 @@ impl Worker {
         // The semaphore is never closed; without a turn there would only be more at once.
         let _turn = turns.acquire_owned().await.ok();
         let catch_up = catch_up.unwrap_or_default();
-        let chunk = if catch_up.needs_snapshot() { load_snapshot(&*store, id).await } else { Ok(None) };
+        let chunk =
+            if catch_up.needs_snapshot() { load_snapshot(&*store, id).await.map(Some) } else { Ok(None) };
         tokio::task::spawn_blocking(move || {
-            let document = chunk.and_then(|chunk| {
+            let document = chunk.map_err(Trouble::Unreadable).and_then(|chunk| {
                 let made = catch_up.materialise(chunk.as_ref());
-                made.map_err(Trouble::Unfit)
+                made.map_err(|reason| Trouble::Unreadable(Unreadable::Damaged(reason)))
             });
-            let mut table = Table { id, actor, is_deleted, keys: HashMap::new() };
+            let mut table = Table { id, actor, is_deleted, has_orphans, keys: HashMap::new() };
             match document {
                 Ok(document) => table.work(document, batch, told, &copies),
                 Err(trouble) => table.refuse(batch, &trouble),
@@ -147,19 +147,13 @@ impl Worker {
     }
 }
 
-async fn load_snapshot(store: &dyn Store, id: DocumentId) -> Result<Option<Bytes>, Trouble> {
-    match store.load_snapshot(id).await {
-        Ok(Some(chunk)) => Ok(Some(chunk)),
-        Ok(None) => Err(Trouble::Unfit("the snapshot is gone".to_owned())),
-        Err(error) => Err(Trouble::Store(error)),
-    }
-}
-
 /// Where one batch is worked through.
 struct Table {
     id: DocumentId,
     actor: [u8; 16],
     is_deleted: bool,
+    /// Changes are stored that wait for others. A document that has nothing else can be deleted, too.
+    has_orphans: bool,
     /// What was answered to requests with a key in this batch.
     keys: HashMap<[u8; 32], StoredAnswer>,
 }
@@ -174,9 +168,9 @@ impl Table {
         let mut edits = std::mem::take(&mut batch.edits).into_iter();
         for job in edits.by_ref() {
             let request = &job.request;
-            let is_delete = matches!((trouble, &request.work), (Trouble::Unfit(_), Work::Delete));
-            let deleted =
-                (is_delete && !request.precondition.is_strict()).then(|| self.delete(Vec::new(), request));
+            let is_damaged = matches!(trouble, Trouble::Unreadable(unreadable) if unreadable.is_damaged());
+            let is_delete = matches!(request.work, Work::Delete) && !request.precondition.is_strict();
+            let deleted = (is_damaged && is_delete).then(|| self.delete(Vec::new(), request));
             if let Some(Ok((edited, made))) = deleted {
                 batch.done.push(Done { job, answer: Ok(edited), made, is_strict: false });
                 break;
@@ -222,8 +216,7 @@ impl Table {
             match self.edit(current, &job.request, told) {
                 Ok((with, answer, made)) => {
                     // What is only told again was made before, and so is what changes nothing.
-                    let is_strict =
-                        answer.is_ok() && !made.is_empty() && job.request.precondition.is_strict();
+                    let is_strict = answer.is_ok() && !made.is_empty() && job.request.is_strict();
                     batch.done.push(Done { job, answer, made, is_strict });
                     document = with;
                 }
@@ -260,7 +253,8 @@ impl Table {
             return Ok((Some(document), Err(Problem::Deleted), Vec::new()));
         }
         let heads = document.heads();
-        if let Err(problem) = check(&heads, request) {
+        let is_there = !heads.is_empty() || self.has_orphans && matches!(request.work, Work::Delete);
+        if let Err(problem) = check(is_there, &heads, request) {
             return Ok((Some(document), Err(problem), Vec::new()));
         }
         let is_new = heads.is_empty();
@@ -369,8 +363,7 @@ fn repeat(
     Ok(Edited { hash, heads, is_new, value })
 }
 
-fn check(heads: &[ChangeHash], request: &EditRequest) -> Result<(), Problem> {
-    let exists = !heads.is_empty();
+fn check(exists: bool, heads: &[ChangeHash], request: &EditRequest) -> Result<(), Problem> {
     if !exists && !request.creates {
         return Err(Problem::NoSuchDocument);
     }
@@ -380,16 +373,12 @@ fn check(heads: &[ChangeHash], request: &EditRequest) -> Result<(), Problem> {
         Precondition::Exists if exists => Ok(()),
         Precondition::Absent { .. } if !exists => Ok(()),
         Precondition::Tags(tags) if exists && tags.contains(&etag(heads)) => Ok(()),
-        Precondition::Absent { is_create: true } => {
-            let is_known =
-                |import: &[Change]| heads.iter().all(|head| import.iter().any(|change| change.hash == *head));
-            match &request.work {
-                // It may have been cut off in the middle, with a part of it stored.
-                Work::Import(import) if request.key.is_some() && is_known(import) => Ok(()),
-                _ => Err(Problem::Exists),
-            }
-        }
-        Precondition::Exists | Precondition::Absent { .. } | Precondition::Tags(_) => failed(),
+        Precondition::Absent { is_create: true } => Err(Problem::Exists),
+        Precondition::NoneOf(tags) if !exists || !tags.contains(&etag(heads)) => Ok(()),
+        Precondition::Exists
+        | Precondition::Absent { .. }
+        | Precondition::Tags(_)
+        | Precondition::NoneOf(_) => failed(),
     }
 }
 

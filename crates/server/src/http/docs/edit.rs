@@ -11,12 +11,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use highwater_core::{Edit, EditError};
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::super::extract::{
-    AUTOMERGE, InPath, InQuery, JSON, MountedAt, content_type, document_id, idempotency_key, read_with_room,
-    wants_representation,
+    AUTOMERGE, InPath, InQuery, JSON, MountedAt, check_time, content_type, document_id, idempotency_key,
+    read_with_room, wants_representation,
 };
 use super::super::openapi::{Chunks, EditHeaders, EditProblems, Id, Json as JsonForm, KeyHeader, Operation};
 use super::super::problem::{PATCH_TYPES, Problem};
@@ -26,6 +27,7 @@ use crate::document::{EditRequest, Edited, Work};
 use crate::envelope::hashes;
 use crate::hub::Hub;
 use crate::limits::{EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD, INGEST_BYTES_MAX, MESSAGE_CHARS_MAX};
+use crate::rooms::RoomTaken;
 use crate::uploads;
 
 /// The change that an edit made.
@@ -40,6 +42,24 @@ pub(super) struct EditAnswer {
     hash: Option<String>,
     /// The heads of the document with the edit.
     heads: Vec<String>,
+}
+
+/// What an edit made, or, on request, the document as it is with the edit.
+pub(super) struct EditOrDocument;
+
+impl PartialSchema for EditOrDocument {
+    fn schema() -> RefOr<Schema> {
+        let either = [EditAnswer::name(), JsonForm::name()].map(Ref::from_schema_name);
+        let [edit, document] = either;
+        AnyOfBuilder::new().item(edit).item(document).into()
+    }
+}
+
+impl ToSchema for EditOrDocument {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((EditAnswer::name().into_owned(), EditAnswer::schema()));
+        schemas.push((JsonForm::name().into_owned(), JsonForm::schema()));
+    }
 }
 
 /// A document that was made.
@@ -67,16 +87,22 @@ pub(super) struct CreateQuery {
     /// What the change is about, for people.
     #[param(max_length = 500)]
     message: Option<String>,
+    /// When it was made, in seconds since 1970; now, if nothing is said.
+    #[param(minimum = -9007199254740992i64, maximum = 9007199254740992i64)]
+    time: Option<i64>,
 }
 
 /// What is said of an edit.
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EditQuery {
     /// What the change is about, for people.
     #[param(max_length = 500)]
     message: Option<String>,
+    /// When it was made, in seconds since 1970; now, if nothing is said.
+    #[param(minimum = -9007199254740992i64, maximum = 9007199254740992i64)]
+    time: Option<i64>,
 }
 
 /// Makes a document
@@ -98,27 +124,37 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    check_message(query.message.as_deref())?;
+    check_stamp(query.message.as_deref(), query.time)?;
     let chosen = query.id.as_deref().map(document_id).transpose()?;
     let kind = content_type(&headers);
-    let (max, unfold) =
-        if kind == AUTOMERGE { (INGEST_BYTES_MAX, 1) } else { (EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD) };
-    let (body, room) = read_with_room(&hub, &headers, body, max, unfold).await?;
+    let max = if kind == AUTOMERGE { INGEST_BYTES_MAX } else { EDIT_BYTES_MAX };
+    let (body, mut room) = read_with_room(&hub, &headers, body, max).await?;
     let named = query.id.unwrap_or_default();
-    let message = query.message.as_deref().unwrap_or_default();
-    let asked: &[&[u8]] = &[b"create", named.as_bytes(), message.as_bytes(), kind.as_bytes(), &body];
+    let (message, time) = (query.message.as_deref().unwrap_or_default(), time_text(query.time));
+    let asked: &[&[u8]] =
+        &[b"create", named.as_bytes(), message.as_bytes(), time.as_bytes(), kind.as_bytes(), &body];
     let key = idempotency_key(&headers, asked)?;
     let id = hub.id_of_new(chosen, key)?;
     let work = match &*kind {
         _ if body.is_empty() => Work::Nothing,
-        JSON => Work::Edit(parse(body, Edit::set).await?),
+        JSON => {
+            let (edit, of_edit) = parse(&hub, body, Edit::set).await?;
+            room = of_edit;
+            Work::Edit(edit)
+        }
         AUTOMERGE => match uploads::unpack(hub.unpacking(), id, vec![body]).await? {
             changes if changes.is_empty() => Work::Nothing,
             changes => Work::Import(changes),
         },
         _ => return Err(Problem::MediaType { taken: "application/json or application/vnd.automerge" }),
     };
-    let request = EditRequest { message: query.message, key, _room: room, ..EditRequest::create(work) };
+    let request = EditRequest {
+        message: query.message,
+        time: query.time,
+        key,
+        _room: Some(room),
+        ..EditRequest::create(work)
+    };
     let Edited { hash, heads, .. } = hub.edit(id, request).await?;
     let headers = [
         (LOCATION, format!("{base}/v1/docs/{id}")),
@@ -134,10 +170,15 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, headers, Json(body)).into_response())
 }
 
-/// Reads an edit where that may take its time.
-async fn parse(body: Bytes, parse: fn(&[u8]) -> Result<Edit, EditError>) -> Result<Edit, Problem> {
+/// Reads an edit where that may take its time. Returned with the room that it takes up.
+async fn parse(
+    hub: &Hub,
+    body: Bytes,
+    parse: fn(&[u8]) -> Result<Edit, EditError>,
+) -> Result<(Edit, RoomTaken), Problem> {
+    let room = hub.rooms().edits.take(body.len() * EDIT_BYTES_UNFOLD).await?;
     let parsed = tokio::task::spawn_blocking(move || parse(&body)).await;
-    Ok(parsed.map_err(|error| Problem::Internal(error.to_string()))??)
+    Ok((parsed.map_err(|error| Problem::Internal(error.to_string()))??, room))
 }
 
 /// Edits a document
@@ -150,7 +191,7 @@ async fn parse(body: Bytes, parse: fn(&[u8]) -> Result<Edit, EditError>) -> Resu
         (JsonForm = "application/merge-patch+json"))),
     responses(
         (status = 200, description = "It is durable. With `Prefer: return=representation`, the document as JSON.",
-            body = EditAnswer, headers(
+            body = EditOrDocument, headers(
             ("ETag" = String, description = "The heads of the document with the edit."),
             ("Highwater-Change" = String, description = "The change, if there was anything to change."),
             ("Preference-Applied" = String, description = "If the answer is the document."))),
@@ -170,7 +211,7 @@ pub(super) async fn patch(
         _ => return Err(Problem::MediaType { taken: PATCH_TYPES }),
     };
     let request = read_edit(&hub, b"patch", &headers, query, body, parser).await?;
-    Ok(edit_answer(StatusCode::OK, hub.edit(id, request).await?))
+    Ok(edit_answer(&hub, StatusCode::OK, hub.edit(id, request).await?))
 }
 
 /// Says what a whole document is to be
@@ -179,9 +220,9 @@ pub(super) async fn patch(
 #[utoipa::path(put, path = "/v1/docs/{id}", tag = "documents", params(Id, EditQuery, EditHeaders),
     request_body(content((JsonForm = "application/json"))),
     responses(
-        (status = 200, description = "It is durable. With `Prefer: return=representation`, the document as JSON.", body = EditAnswer, headers(
+        (status = 200, description = "It is durable. With `Prefer: return=representation`, the document as JSON.", body = EditOrDocument, headers(
             ("ETag" = String, description = "The heads of the document with the edit."))),
-        (status = 201, description = "The same, of a document that is new.", body = EditAnswer, headers(
+        (status = 201, description = "The same, of a document that is new.", body = EditOrDocument, headers(
             ("ETag" = String, description = "The heads of the document."))),
         EditProblems,
     ),
@@ -199,7 +240,7 @@ pub(super) async fn put(
     let request = read_edit(&hub, b"put", &headers, query, body, Edit::set).await?;
     let edited = hub.edit(id, EditRequest { creates: true, ..request }).await?;
     let status = if edited.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(edit_answer(status, edited))
+    Ok(edit_answer(&hub, status, edited))
 }
 
 /// Deletes a document
@@ -214,18 +255,23 @@ pub(super) async fn delete(
     InPath(id): InPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let request = request(b"delete", &headers, None, &Bytes::new(), None)?;
+    let request = request(b"delete", &headers, EditQuery::default(), &Bytes::new())?;
     hub.edit(id, EditRequest { work: Work::Delete, wants_value: false, ..request }).await?;
     Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
 }
 
-/// Addresses must not get too long.
-fn check_message(message: Option<&str>) -> Result<(), Problem> {
+/// Addresses must not get too long, and no document takes changes of a time that programs cannot tell exactly.
+fn check_stamp(message: Option<&str>, time: Option<i64>) -> Result<(), Problem> {
     if message.is_some_and(|message| message.chars().count() > MESSAGE_CHARS_MAX) {
         let detail = format!("more than {MESSAGE_CHARS_MAX} characters");
         return Err(Problem::Invalid { what: "message", detail });
     }
-    Ok(())
+    check_time(time)
+}
+
+/// The time, among what makes a request another one.
+fn time_text(time: Option<i64>) -> String {
+    time.map(|time| time.to_string()).unwrap_or_default()
 }
 
 /// What a request with an edit in its body asks for.
@@ -237,41 +283,39 @@ async fn read_edit(
     body: Body,
     parser: fn(&[u8]) -> Result<Edit, EditError>,
 ) -> Result<EditRequest, Problem> {
-    let (body, room) = read_with_room(hub, headers, body, EDIT_BYTES_MAX, EDIT_BYTES_UNFOLD).await?;
-    let request = request(method, headers, query.message, &body, room)?;
-    Ok(EditRequest { work: Work::Edit(parse(body, parser).await?), ..request })
+    // Held until it is parsed, and what is made of it until it is done.
+    let (body, _room) = read_with_room(hub, headers, body, EDIT_BYTES_MAX).await?;
+    let request = request(method, headers, query, &body)?;
+    let (edit, room) = parse(hub, body, parser).await?;
+    Ok(EditRequest { work: Work::Edit(edit), _room: Some(room), ..request })
 }
 
 /// What the head of a request asks of an edit.
 fn request(
     method: &[u8],
     headers: &HeaderMap,
-    message: Option<String>,
+    query: EditQuery,
     body: &Bytes,
-    room: Option<OwnedSemaphorePermit>,
 ) -> Result<EditRequest, Problem> {
-    check_message(message.as_deref())?;
+    let EditQuery { message, time } = query;
+    check_stamp(message.as_deref(), time)?;
     let precondition = precondition(headers)?;
     let asked = format!("{precondition:?}");
     let text = message.as_deref().unwrap_or_default();
     let kind = content_type(headers);
-    let key = idempotency_key(headers, &[method, asked.as_bytes(), text.as_bytes(), kind.as_bytes(), body])?;
+    let at = time_text(time);
+    let asked: &[&[u8]] = &[method, asked.as_bytes(), text.as_bytes(), at.as_bytes(), kind.as_bytes(), body];
+    let key = idempotency_key(headers, asked)?;
     let wants_value = wants_representation(headers);
-    Ok(EditRequest {
-        message,
-        precondition,
-        key,
-        wants_value,
-        _room: room,
-        ..EditRequest::new(Work::Nothing)
-    })
+    Ok(EditRequest { message, time, precondition, key, wants_value, ..EditRequest::new(Work::Nothing) })
 }
 
-fn edit_answer(status: StatusCode, edited: Edited) -> Response {
+/// The edit is made: if there is no room for the document as it is now, that is not a reason to say anything else. It is a preference.
+fn edit_answer(hub: &Hub, status: StatusCode, edited: Edited) -> Response {
     let Edited { hash, heads, value, .. } = edited;
     let hash = hash.map(|hash| hash.to_string());
     let change = hash.clone();
-    let answer = match value {
+    let answer = match value.and_then(|value| hub.rooms().answer(value).ok()) {
         Some(value) => {
             let applied = [(PREFERENCE_APPLIED, "return=representation")];
             (status, applied, with_heads(&heads, JSON, value)).into_response()

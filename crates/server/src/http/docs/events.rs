@@ -25,7 +25,8 @@ use crate::activity::Activity;
 use crate::envelope::hashes;
 use crate::events::{Changed, End, Following, Told};
 use crate::hub::Hub;
-use crate::limits::{ETAG_HEADS_MAX, EVENT_PATCHES_BYTES_MAX, EVENTS_KEEP_ALIVE, FEED_PACE, FEED_PAGE};
+use crate::limits::{ETAG_HEADS_MAX, EVENTS_KEEP_ALIVE, FEED_PACE, FEED_PAGE};
+use crate::rooms::RoomTaken;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Keeps proxies from waiting until there is much to pass on.
@@ -86,6 +87,7 @@ pub(super) async fn document(
         told,
         wants_patches: query.patches,
         stage: Stage::First,
+        room: None,
     };
     Ok(stream(&activity, unfold(events, DocumentEvents::next)))
 }
@@ -167,6 +169,8 @@ struct DocumentEvents {
     told: Option<Vec<ChangeHash>>,
     wants_patches: bool,
     stage: Stage,
+    /// What the event takes up that is on its way.
+    room: Option<RoomTaken>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -188,6 +192,8 @@ struct HeadsOfDocument<'a> {
 
 impl DocumentEvents {
     async fn next(mut self) -> Next<Self> {
+        // Who asks for the next one has read what was before.
+        self.room = None;
         loop {
             let now = match self.stage {
                 Stage::Over => return None,
@@ -230,29 +236,31 @@ impl DocumentEvents {
         Event::default().event("heads").id(id).data(data)
     }
 
+    /// Whether there is memory for so many bytes until they are sent.
+    fn makes_room(&mut self, bytes: usize) -> bool {
+        let room = self.hub.rooms().events.try_take_if_large(bytes);
+        room.map(|room| self.room = room).is_ok()
+    }
+
     /// The event with what differs between what the client knows and what the document is by now. `Some(None)` if that is nothing, `None` if the stream ends.
     async fn patches(&mut self, now: Told) -> Option<Option<Event>> {
         let from = self.told.clone().unwrap_or_default();
-        let look = move |document: &Materialised| Ok((document.heads(), diff(document, &from)));
+        let (followers, id) = (self.hub.followers().clone(), self.id);
+        let look = move |document: &Materialised| Ok(followers.diff(id, document, &from));
         match self.end.or(self.hub.read(self.id, look)).await? {
-            Ok((heads, _)) if self.told.as_ref() == Some(&heads) => Some(None),
-            Ok((heads, patches)) => Some(Some(self.heads(heads, Some(patches.as_deref())))),
+            Ok(diff) if self.told.as_ref() == Some(&diff.to) => Some(None),
+            Ok(diff) => {
+                let patches = diff.patches.as_deref().filter(|patches| self.makes_room(patches.get().len()));
+                Some(Some(self.heads(diff.to.clone(), Some(patches))))
+            }
             Err(Problem::Deleted) => Some(Some(self.deleted())),
             // It cannot be had with its values, or not now.
-            Err(Problem::Internal(_) | Problem::Busy) => Some(Some(self.heads(now.heads, Some(None)))),
+            Err(Problem::Damaged(_) | Problem::Internal(_) | Problem::Busy) => {
+                Some(Some(self.heads(now.heads, Some(None))))
+            }
             Err(_) => None,
         }
     }
-}
-
-/// What makes the document as it is now of what it was, if that is known and not too large.
-fn diff(document: &Materialised, from: &[ChangeHash]) -> Option<Box<RawValue>> {
-    let patches = document.diff(from, &document.heads()).ok()?;
-    let text = serde_json::to_string(&patches).ok()?;
-    if text.len() > EVENT_PATCHES_BYTES_MAX {
-        return None;
-    }
-    RawValue::from_string(text).ok()
 }
 
 struct FeedEvents {

@@ -115,19 +115,19 @@ pub(super) async fn changes(
         let mut metas = document.changes_meta(&page.since, limit + 1, after)?;
         let all = metas.len();
         metas.truncate(limit);
-        let chunks = (kind == AUTOMERGE).then(|| chunks(&mut metas));
+        let is_binary = kind == AUTOMERGE;
+        metas.truncate(fitting(&metas, if is_binary { |meta| meta.chunk.len() } else { json_len }));
         let next = (metas.len() < all).then(|| page.next(&metas));
-        let body = match chunks {
-            Some(chunks) => chunks,
-            None => {
-                let changes = metas.iter().map(ChangeEntry::from).collect();
-                json(&ChangesAnswer { changes, heads: hashes(&document.heads()), next: next.clone() })?
-            }
+        let body = if is_binary {
+            metas.iter().map(|meta| &meta.chunk[..]).collect::<Vec<_>>().concat().into()
+        } else {
+            let changes = metas.iter().map(ChangeEntry::from).collect();
+            json(&ChangesAnswer { changes, heads: hashes(&document.heads()), next: next.clone() })?
         };
         Ok((body, next))
     };
     let (body, next) = hub.read(id, look).await?;
-    Ok(page_answer(kind, body, next))
+    Ok(page_answer(kind, hub.rooms().answer(body)?, next))
 }
 
 fn page_answer(kind: &'static str, body: Bytes, next: Option<String>) -> Response {
@@ -172,17 +172,20 @@ impl Page {
     }
 }
 
-/// The chunks of changes, as many as may be in one answer, and at least one.
-fn chunks(metas: &mut Vec<ChangeMeta>) -> Bytes {
+/// How many of these may be in one answer: at least one.
+fn fitting(metas: &[ChangeMeta], len: fn(&ChangeMeta) -> usize) -> usize {
     let mut bytes = 0;
     let fits = metas.iter().take_while(|meta| {
         let is_first = bytes == 0;
-        bytes += meta.chunk.len();
+        bytes += len(meta);
         is_first || bytes <= PAGE_BYTES_MAX
     });
-    let fits = fits.count();
-    metas.truncate(fits);
-    metas.iter().map(|meta| &meta.chunk[..]).collect::<Vec<_>>().concat().into()
+    fits.count()
+}
+
+/// What [`ChangeEntry`] takes at most, roughly: a character of a text may take six bytes.
+fn json_len(meta: &ChangeMeta) -> usize {
+    512 + 67 * meta.deps.len() + 2 * meta.actor.len() + 6 * meta.message.as_ref().map_or(0, String::len)
 }
 
 /// Which part of the history is asked for.
@@ -216,13 +219,13 @@ pub(super) async fn history(
     let before = one(query.before)?;
     let look = move |document: &Materialised| {
         let metas = document.history(limit + 1, before)?;
-        let page = &metas[..metas.len().min(limit)];
-        let last = page.last().filter(|_| metas.len() > limit);
+        let page = &metas[..fitting(&metas, json_len).min(limit)];
+        let last = page.last().filter(|_| metas.len() > page.len());
         let next = last.map(|last| format!("{base}/v1/docs/{id}/history?before={}&limit={limit}", last.hash));
         let changes = page.iter().map(ChangeEntry::from).collect();
         let body = ChangesAnswer { changes, heads: hashes(&document.heads()), next: next.clone() };
         Ok((json(&body)?, next))
     };
     let (body, next) = hub.read(id, look).await?;
-    Ok(page_answer(JSON, body, next))
+    Ok(page_answer(JSON, hub.rooms().answer(body)?, next))
 }

@@ -1,7 +1,9 @@
 //! Reading a document.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -31,7 +33,7 @@ const STORED_BYTES: HeaderName = HeaderName::from_static("highwater-stored-bytes
 #[into_params(parameter_in = Query)]
 pub(super) struct ReadQuery {
     /// The document as it was at these heads: hashes with commas between.
-    #[param(max_length = 4200, pattern = "^([0-9a-f]{64}(,[0-9a-f]{64})*)?$")]
+    #[param(max_length = 4200, pattern = "^[0-9a-f]{64}(,[0-9a-f]{64})*$")]
     heads: Option<String>,
     /// With all values of places that hold more than one: `{"value": …, "conflicts": {"/pointer": {"<operation>": value}}}`.
     #[serde(default)]
@@ -58,18 +60,14 @@ pub(super) async fn document(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let kind = negotiate(&headers, &[JSON, AUTOMERGE])?;
-    let at = query.heads.as_deref().map(parse_heads).transpose()?;
-    if query.conflicts && kind == AUTOMERGE {
-        let detail = format!("conflicts are in {AUTOMERGE} anyway");
-        return Err(Problem::Invalid { what: "query", detail });
-    }
+    let at = asked(&query, kind)?;
     if at.is_none()
         && let Some(answer) = if_known(&headers, &hub.existing(id).await?.heads)?
     {
         return Ok(answer);
     }
     let (heads, body) = hub.read(id, move |document| look(document, kind, at, query.conflicts)).await?;
-    Ok(with_heads(&heads, kind, body))
+    Ok(with_heads(&heads, kind, hub.rooms().answer(body)?))
 }
 
 fn look(
@@ -101,7 +99,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<Bytes, Problem> {
 }
 
 /// A body of a document with these heads. Whoever keeps it asks before using it again.
-pub(super) fn with_heads(heads: &[ChangeHash], kind: &'static str, body: Bytes) -> Response {
+pub(super) fn with_heads(heads: &[ChangeHash], kind: &'static str, body: impl IntoResponse) -> Response {
     let headers = [
         (CONTENT_TYPE, kind.to_owned()),
         (CACHE_CONTROL, "no-cache".to_owned()),
@@ -129,7 +127,7 @@ fn if_known(headers: &HeaderMap, heads: &[ChangeHash]) -> Result<Option<Response
 /// Heads and size of a document
 ///
 /// Takes no time, however long the document is: its values are not looked at.
-#[utoipa::path(head, path = "/v1/docs/{id}", tag = "documents", params(Id), responses(
+#[utoipa::path(head, path = "/v1/docs/{id}", tag = "documents", params(Id, ReadQuery), responses(
     (status = 200, description = "It exists.", headers(
         ("ETag" = String, description = "The heads."),
         ("Highwater-Changes" = usize, description = "How many changes it has."),
@@ -141,15 +139,45 @@ fn if_known(headers: &HeaderMap, heads: &[ChangeHash]) -> Result<Option<Response
 pub(super) async fn head(
     State(hub): State<Arc<Hub>>,
     InPath(id): InPath,
+    InQuery(query): InQuery<ReadQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let kind = negotiate(&headers, &[JSON, AUTOMERGE])?;
+    let at = asked(&query, kind)?;
     let state = hub.existing(id).await?;
+    if let Some(at) = at {
+        let found = hub.contains(id, at.clone()).await?;
+        let unknown = at.iter().zip(found).find(|(_, is_known)| !is_known);
+        return match unknown {
+            Some((hash, _)) => Err(Problem::UnknownHeads(*hash)),
+            None => Ok(with_heads(&at, kind, unsized_body())),
+        };
+    }
     if let Some(answer) = if_known(&headers, &state.heads)? {
         return Ok(answer);
     }
     let counts = [(CHANGES, state.changes.to_string()), (STORED_BYTES, state.bytes.to_string())];
-    Ok((counts, with_heads(&state.heads, kind, Bytes::new())).into_response())
+    Ok((counts, with_heads(&state.heads, kind, unsized_body())).into_response())
+}
+
+/// The body of an answer that says nothing of how large the document is in the form that was asked for: it was not made.
+fn unsized_body() -> Body {
+    Body::from_stream(futures::stream::empty::<Result<Bytes, Infallible>>())
+}
+
+/// The heads at which the document is asked for, if it is not as it is now.
+fn asked(query: &ReadQuery, kind: &str) -> Result<Option<Vec<ChangeHash>>, Problem> {
+    let invalid = |detail: String| Problem::Invalid { what: "query", detail };
+    if query.conflicts && kind == AUTOMERGE {
+        return Err(invalid(format!("conflicts are in {AUTOMERGE} anyway")));
+    }
+    let at = query.heads.as_deref().map(parse_heads).transpose()?;
+    match at {
+        Some(heads) if heads.is_empty() => {
+            Err(invalid("heads: expected some; without it, the document as it is now".to_owned()))
+        }
+        at => Ok(at),
+    }
 }
 
 /// How a document is.
@@ -213,5 +241,6 @@ pub(super) async fn diff(
         let patches = document.diff(&from, &to)?;
         json(&DiffAnswer { from: hashes(&from), to: hashes(&to), patches })
     });
-    Ok(([(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], body.await?).into_response())
+    let body = hub.rooms().answer(body.await?)?;
+    Ok(([(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], body).into_response())
 }
