@@ -4,7 +4,7 @@ import { existsSync } from "node:fs"
 import { appendFile, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { IDBFactory, IDBTransaction } from "fake-indexeddb"
+import { IDBDatabase, IDBFactory, IDBTransaction } from "fake-indexeddb"
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest"
 import { IndexedDBStore } from "../src/core/indexeddb-store.js"
 import type { DurableHeads, OutboxBatch, OutboxChange, OutboxStore } from "../src/core/outbox.js"
@@ -23,7 +23,6 @@ const batch = (some: Partial<OutboxBatch>): OutboxBatch => ({
   put: [],
   remove: [],
   durableHeads: new Map(),
-  strict: false,
   ...some,
 })
 
@@ -61,7 +60,8 @@ describe.each(kinds)("%s", (_, open) => {
 
   it("gives back what was written, in the order of writing, also to its successor", async () => {
     const store = open()
-    await store.write(batch({ put: [row("b", "2"), row("a", "9", ["8"])], serverId: "server", strict: true }))
+    await store.write(batch({ put: [row("b", "2"), row("a", "9", ["8"])], serverId: "server" }))
+    await store.sync()
     const durableHeads = new Map<string, DurableHeads | undefined>([["c", { heads: ["5", "6"], serverId: "server" }], ["d", { heads: ["7"], serverId: "server" }]])
     await store.write(batch({ put: [row("b", "1", ["2"])], durableHeads }))
     await store.write(batch({ durableHeads: new Map([["d", undefined]]) }))
@@ -153,6 +153,17 @@ it("IndexedDBStore reads what version 1 wrote, but not heads of which the server
   })
   const store = toBeClosed(new IndexedDBStore("outbox", factory))
   expect(await store.load()).toEqual({ changes: [row("a", "1")], durableHeads: new Map(), serverId: "server" })
+})
+
+it("IndexedDBStore syncs in a transaction that no write waits for", async () => {
+  const store = toBeClosed(new IndexedDBStore("outbox", factory))
+  await store.load()
+  const begin = vi.spyOn(IDBDatabase.prototype, "transaction")
+  await Promise.all([store.sync(), store.write(batch({ put: [row("a", "1")], serverId: "server" }))])
+  const [synced, written] = begin.mock.calls.map(([stores]) => [stores].flat())
+  begin.mockRestore()
+  expect(synced!.length).toBeGreaterThan(0)
+  expect(written!.filter(name => synced!.includes(name))).toEqual([])
 })
 
 it("IndexedDBStore opens its database anew if an attempt is never answered", async () => {

@@ -1,12 +1,15 @@
 import type { DurableHeads, OutboxBatch, OutboxChange, OutboxContents, OutboxStore } from "./outbox.js"
 
-// 1: heads did not say of which server they are.
-const VERSION = 2
+// 1: heads did not say of which server they are. 2: there was no store for syncs.
+const VERSION = 3
 const CHANGES = "changes"
 const DOCUMENTS = "documents"
 const META = "meta"
 const SERVER_ID = "serverId"
-const SYNCED = "synced"
+// A store of its own: a transaction waits for those before it that share a store, and a page that ends meanwhile
+// takes it along. The slow one that syncs must not keep changes waiting.
+const SYNCS = "syncs"
+const SYNC = "last"
 const OPEN_MS = 10_000
 
 /** A change with its place in the order of writing: when, and which one of that millisecond. */
@@ -39,11 +42,9 @@ export class IndexedDBStore implements OutboxStore {
     return { changes, durableHeads, serverId }
   }
 
-  async write({ put, remove, durableHeads, serverId, strict }: OutboxBatch): Promise<void> {
+  async write({ put, remove, durableHeads, serverId }: OutboxBatch): Promise<void> {
     const database = await this.#open()
-    const transaction = database.transaction([CHANGES, DOCUMENTS, META], "readwrite", {
-      durability: strict ? "strict" : "relaxed",
-    })
+    const transaction = database.transaction([CHANGES, DOCUMENTS, META], "readwrite", { durability: "relaxed" })
     const done = finished(transaction)
     const changes = transaction.objectStore(CHANGES)
     for (const change of put) changes.put({ ...change, order: this.#nextOrder() } satisfies Row)
@@ -54,9 +55,17 @@ export class IndexedDBStore implements OutboxStore {
       else documents.delete(documentId)
     }
     if (serverId !== undefined) transaction.objectStore(META).put(serverId, SERVER_ID)
-    // A transaction that writes nothing need not reach the disk.
-    if (strict) transaction.objectStore(META).put(true, SYNCED)
     // Nothing here waits for an answer, so from here on the browser finishes it also if this page is killed.
+    transaction.commit?.()
+    await done
+  }
+
+  /** All stores of the database share one log: with the mark, everything before it is on the disk. */
+  async sync(): Promise<void> {
+    const transaction = (await this.#open()).transaction(SYNCS, "readwrite", { durability: "strict" })
+    const done = finished(transaction)
+    // A transaction that writes nothing need not reach the disk.
+    transaction.objectStore(SYNCS).put(true, SYNC)
     transaction.commit?.()
     await done
   }
@@ -85,11 +94,14 @@ export class IndexedDBStore implements OutboxStore {
   async #openAnew(): Promise<IDBDatabase> {
     const request = this.#factory.open(this.#name, VERSION)
     request.onupgradeneeded = ({ oldVersion }) => {
+      const { result } = request
       if (oldVersion < 1) {
-        request.result.createObjectStore(CHANGES, { keyPath: ["documentId", "hash"] })
-        request.result.createObjectStore(META)
-      } else request.result.deleteObjectStore(DOCUMENTS)
-      request.result.createObjectStore(DOCUMENTS)
+        result.createObjectStore(CHANGES, { keyPath: ["documentId", "hash"] })
+        result.createObjectStore(META)
+      }
+      if (oldVersion === 1) result.deleteObjectStore(DOCUMENTS)
+      if (oldVersion < 2) result.createObjectStore(DOCUMENTS)
+      result.createObjectStore(SYNCS)
     }
     const database = await opened(request)
     // Browsers close it under memory pressure, and when a newer version of the application opens it.

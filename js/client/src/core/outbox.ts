@@ -33,11 +33,6 @@ export interface OutboxBatch {
   /** `undefined` removes what was known of the document. */
   readonly durableHeads: ReadonlyMap<string, DurableHeads | undefined>
   readonly serverId?: string | undefined
-  /**
-   * Whether this and everything before it must survive a power cut, and not only the end of the process. Such
-   * a batch is empty otherwise, so that a slow disk does not keep the next changes waiting.
-   */
-  readonly strict: boolean
 }
 
 /**
@@ -47,8 +42,13 @@ export interface OutboxBatch {
 export interface OutboxStore {
   /** Everything that was written. */
   load(): Promise<OutboxContents>
-  /** Makes a batch durable on this device. */
+  /** Makes a batch survive the end of the process. */
   write(batch: OutboxBatch): Promise<void>
+  /**
+   * Makes the batches whose writes have resolved survive a power cut, too. The disk may take long: writes that
+   * come meanwhile must not wait for it.
+   */
+  sync(): Promise<void>
 }
 
 /** The last that was said about one thing in the store: it is to be there, or not. */
@@ -64,7 +64,6 @@ const RETRY_MS = 1000
 const READ_RETRY_MS = 5000
 const SYNC_MS = 1000
 const SYNC_RETRY_MS = 5000
-const NOTHING = { put: [], remove: [], durableHeads: new Map<string, DurableHeads>() }
 const WRITES_MAX = 16
 // Browsers' databases sometimes never answer. Nothing waits for them any longer than this.
 const DEADLINE_MS = 10_000
@@ -211,7 +210,7 @@ export class Outbox {
     this.#isUnsynced = false
     let pause = SYNC_MS
     try {
-      await this.#inTime(this.#store.write({ ...NOTHING, strict: true }))
+      await this.#inTime(this.#store.sync())
     } catch (error) {
       // The writes before it still survive the end of the process.
       console.warn("highwater: could not sync the outbox to disk, will try again:", error)
@@ -227,7 +226,7 @@ export class Outbox {
     const wishes = this.#next
     this.#next = new Map()
     try {
-      await this.#inTime(this.#store.write({ ...batchOf(wishes), strict: false }))
+      await this.#inTime(this.#store.write(batchOf(wishes)))
       if (this.#retry === undefined) this.error = undefined
       this.#fulfil(wishes)
     } catch (error) {
@@ -271,7 +270,7 @@ export class Outbox {
   }
 }
 
-function batchOf(wishes: Wishes): Omit<OutboxBatch, "strict"> {
+function batchOf(wishes: Wishes): OutboxBatch {
   const all = [...wishes.values()]
   return {
     put: all.flatMap(wish => ("put" in wish ? [wish.put] : [])),

@@ -38,10 +38,19 @@ export class FileOutboxStore implements OutboxStore {
     return this.#inTurn(() => this.#load())
   }
 
-  async write(batch: OutboxBatch): Promise<void> {
-    await this.#inTurn(() => this.#append(batch))
-    // Not in turn: what comes next is appended while the disk is busy with this.
-    if (batch.strict) await this.#sync()
+  write(batch: OutboxBatch): Promise<void> {
+    return this.#inTurn(() => this.#append(batch))
+  }
+
+  /** Not in turn: what comes next is appended while the disk is busy with this. */
+  async sync(): Promise<void> {
+    const file = this.#file
+    try {
+      await file?.datasync()
+    } catch (error) {
+      // A log that was written anew meanwhile was synced whole.
+      if (file === this.#file) throw error
+    }
   }
 
   /** Closes the file. */
@@ -79,16 +88,6 @@ export class FileOutboxStore implements OutboxStore {
     if (this.#lines > LINES_MIN && this.#lines > GROWTH_MAX * state.changes.size) await this.#compact(state)
   }
 
-  async #sync(): Promise<void> {
-    const file = this.#file
-    try {
-      await file?.datasync()
-    } catch (error) {
-      // A log that was written anew meanwhile was synced whole.
-      if (file === this.#file) throw error
-    }
-  }
-
   async #close(): Promise<void> {
     const file = this.#file
     this.#file = undefined
@@ -120,7 +119,7 @@ export class FileOutboxStore implements OutboxStore {
     const fresh = `${this.#path}.new`
     const file = await open(fresh, "w")
     const { changes, durableHeads, serverId } = state
-    const all = toLine({ put: [...changes.values()], remove: [], durableHeads, serverId, strict: true })
+    const all = toLine({ put: [...changes.values()], remove: [], durableHeads, serverId })
     try {
       await file.appendFile(`${JSON.stringify(all)}\n`)
       await file.sync()

@@ -33,7 +33,7 @@ export async function sendLeftovers(url: string, options: SendLeftoversOptions):
   for (const [documentId, ofDocument] of byDocument(changes)) {
     const { durable, rejected } = await send(fetch, changesUrl(url, documentId, token), ofDocument)
     const remove = [...durable].map(hash => ({ documentId, hash }))
-    if (remove.length > 0) await outbox.write({ put: [], remove, durableHeads: new Map(), strict: false })
+    if (remove.length > 0) await outbox.write({ put: [], remove, durableHeads: new Map() })
     const hashes = ofDocument.map(({ hash }) => hash).filter(hash => !durable.has(hash))
     if (hashes.length > 0) left.push({ documentId, hashes, rejected })
   }

@@ -56,6 +56,10 @@ export class MemoryStore implements OutboxStore {
     this.serverId = serverId ?? this.serverId
   }
 
+  async sync(): Promise<void> {
+    if (this.isBroken) throw new Error("disk full")
+  }
+
   /** The hashes of one document that are owed. */
   hashes(documentId: string): string[] {
     return [...this.changes.values()].filter(change => change.documentId === documentId).map(({ hash }) => hash)
