@@ -121,7 +121,7 @@ it("without a server, the disk is told to keep what was written, also what was w
   await pass(5000)
   expect(store.syncs).toBe(0)
   outbox.strict = true
-  await pass(1000)
+  await pass(2000)
   expect(store.syncs).toBe(1)
   store.ends[1]!()
   await pass(60_000)
@@ -137,7 +137,7 @@ it("tells the disk so from the start, and again if that has failed", async () =>
   outbox.put("doc", [change("1")])
   await pass(0)
   store.ends[0]!()
-  await pass(1000)
+  await pass(2000)
   expect(store.syncs).toBe(1)
   store.ends[1]!(new Error("disk full"))
   await pass(5000)
@@ -146,6 +146,25 @@ it("tells the disk so from the start, and again if that has failed", async () =>
   await pass(60_000)
   expect(store.syncs).toBe(2)
   warn.mockRestore()
+})
+
+it("does not sync while somebody types, but no more than ten seconds later", async () => {
+  const { store, outbox } = world()
+  const type = async (keys: number) => {
+    for (let n = 0; n < keys; n++) {
+      outbox.put("doc", [change(`${store.ends.length}`)])
+      await pass(0)
+      store.ends.at(-1)!()
+      await pass(500)
+    }
+  }
+  await type(6)
+  expect(store.syncs).toBe(0)
+  await pass(2000)
+  expect(store.syncs).toBe(1)
+  store.ends.at(-1)!()
+  await type(24)
+  expect(store.syncs).toBe(2)
 })
 
 it("leaves nothing behind at the signal for each time that it could not be read", async () => {

@@ -64,6 +64,7 @@ const RETRY_MS = 1000
 const READ_RETRY_MS = 5000
 const SYNC_MS = 1000
 const SYNC_RETRY_MS = 5000
+const POSTPONED_MAX = 9
 const WRITES_MAX = 16
 // Browsers' databases sometimes never answer. Nothing waits for them any longer than this.
 const DEADLINE_MS = 10_000
@@ -88,6 +89,10 @@ export class Outbox {
   #strict = true
   /** Whether a change was written that a power cut may undo. */
   #isUnsynced = false
+  /** Whether a change was written since the last look. */
+  #isBusy = false
+  /** How often a sync was put off because of that. */
+  #postponed = 0
   /** The last write's error, until one succeeds. */
   error: unknown
   /** Why it could not be read, until it can. */
@@ -203,22 +208,34 @@ export class Outbox {
 
   /** Offline, the disk is told once in a while to keep what was written, also through a power cut. */
   #syncLater(ms = SYNC_MS): void {
-    if (this.#strict && this.#isUnsynced) this.#syncTimer ??= this.#environment.setTimeout(() => void this.#sync(), ms)
+    if (!this.#strict || !this.#isUnsynced || this.#syncTimer !== undefined) return
+    this.#syncTimer = this.#environment.setTimeout(() => void this.#syncWhenQuiet(), ms)
   }
 
-  async #sync(): Promise<void> {
-    this.#isUnsynced = false
+  /** While a browser syncs, its database begins nothing else, and a page that ends then takes along what waits. */
+  async #syncWhenQuiet(): Promise<void> {
+    const isBusy = this.#isBusy && this.#postponed < POSTPONED_MAX
+    this.#isBusy = false
     let pause = SYNC_MS
+    if (isBusy) this.#postponed += 1
+    else if (this.#strict) pause = await this.#sync()
+    this.#syncTimer = undefined
+    this.#syncLater(pause)
+  }
+
+  /** Returns after how long the next may be needed. */
+  async #sync(): Promise<number> {
+    this.#isUnsynced = false
+    this.#postponed = 0
     try {
       await this.#inTime(this.#store.sync())
+      return SYNC_MS
     } catch (error) {
       // The writes before it still survive the end of the process.
       console.warn("highwater: could not sync the outbox to disk, will try again:", error)
       this.#isUnsynced = true
-      pause = SYNC_RETRY_MS
+      return SYNC_RETRY_MS
     }
-    this.#syncTimer = undefined
-    this.#syncLater(pause)
   }
 
   async #write(): Promise<void> {
@@ -260,6 +277,7 @@ export class Outbox {
       if (!("put" in wish)) continue
       wish.change.stored = true
       this.#isUnsynced = true
+      this.#isBusy = true
     }
   }
 
