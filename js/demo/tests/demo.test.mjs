@@ -147,18 +147,29 @@ test("a page that is closed offline: its last words are in the outbox, and are s
   await chip(page, "saved")
 })
 
-test("a page that is closed offline while somebody types fast: the last keystroke is in the outbox", async () => {
+/**
+ * Chromium undoes a write that its database has not begun when the page ends. About one round of a hundred sees
+ * that, in what was typed in the last 20 ms, and none of it was shown as saved. If writes waited for each other,
+ * nearly all rounds would.
+ */
+test("a page that is closed offline while somebody types fast: the last keystroke is in the outbox, or the page says that it is not", async () => {
   const page = await savedPage(await newDevice(browser))
-  for (let round = 0; round < 3; round++) {
+  let kept = 0
+  for (let round = 1; round <= 5 && kept < 3; round++) {
     await pull(page, "Go offline")
     await chip(page, "savedOnDevice")
     await page.evaluate(typeFastAndClose)
-    await page.waitForSelector('.verdict[data-verdict="kept"]')
+    const verdict = await (await page.waitForSelector('.verdict:is([data-verdict="kept"], [data-verdict="unknown"])')).getAttribute("data-verdict")
     await page.getByRole("link", { name: "Open the page again" }).click()
     await page.waitForSelector(".ProseMirror")
     await chip(page, "saved")
+    assert.equal((await page.locator(".ProseMirror").innerText()).split("Typed without a connection.").length - 1, round)
+    if (verdict !== "kept") continue
+    kept += 1
+    const title = await page.getByLabel("Title of the page").inputValue()
+    assert.ok(title.length >= `Harvest supper${"!".repeat(10 * kept)}`.length, title)
   }
-  assert.equal(await page.getByLabel("Title of the page").inputValue(), `Harvest supper${"!".repeat(30)}`)
+  assert.equal(kept, 3)
 })
 
 /** In the page: ten keystrokes, 3 ms from each to the next, and the end with the last of them. */
