@@ -48,9 +48,9 @@ fn check_gate(document: &Materialised) {
     assert_eq!(gate.finish().heads(), document.heads());
 }
 
-/// Whether an integer is the same number.
+/// Whether an integer is the same number: a counter that is set to it counts to that.
 fn is_whole(number: f64) -> bool {
-    number.fract() == 0.0 && number.abs() <= (1u64 << 53) as f64
+    number.fract() == 0.0 && number.abs() < (1u64 << 63) as f64
 }
 
 /// As JSON compares numbers.
