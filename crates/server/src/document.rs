@@ -208,9 +208,9 @@ struct Task {
     ingests: Vec<Ingest>,
     /// Were judged, and wait for the appends that were on their way then.
     ingesting: VecDeque<Ingesting>,
-    /// Who waits to hear the heads, each for the appends that were on their way when he asked.
     /// What is handed to the store next is stored in one go: a new document, of which a part would be another one.
     must_be_whole: bool,
+    /// Who waits to hear the heads, each for the appends that were on their way when he asked.
     asked_heads: VecDeque<(AppendId, Reply<Told>)>,
     /// At most one.
     bringing: FuturesUnordered<BoxFuture<'static, Result<Brought, Unreadable>>>,

@@ -6,7 +6,7 @@ import { build } from "esbuild"
 
 const BUDGET_BYTES = {
   "dist/index.js": 13_450,
-  "dist/plain/index.js": 13_900,
+  "dist/plain/index.js": 13_800,
   "dist/react/index.js": 1_000,
   "dist/node/index.js": 1_200,
 }

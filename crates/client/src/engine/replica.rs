@@ -378,12 +378,10 @@ impl Replica {
 
     /// What is owed, or may be: the newest, which stand for those below them.
     fn in_question(&self) -> Vec<ChangeHash> {
-        let lost = self.ledger.hopeless();
-        let mut asked = self.pending();
+        let mut asked = self.ledger.hopeful();
         if self.doubt != Doubt::None {
             asked.extend(self.heads_not_owed());
         }
-        asked.retain(|hash| !lost.contains(hash));
         asked.split_off(asked.len().saturating_sub(HAVE_HASHES_MAX))
     }
 

@@ -29,7 +29,7 @@ export function changesSince(doc: A.Doc<unknown>, heads: readonly string[]): Cha
   if (chunks.length !== metadata.length) throw new Error("automerge lists other changes than it saves; please report this")
   return metadata.map(({ hash, deps }, at) => {
     const bytes = chunks[at]!
-    if (!isChunkOf(hash, bytes)) throw new Error("automerge saves changes in another order than it lists them; please report this")
+    if (checksum(bytes) !== sumOf(hash)) throw new Error("automerge saves changes in another order than it lists them; please report this")
     return { hash, deps, bytes }
   })
 }
@@ -44,7 +44,7 @@ export function hasChange(doc: A.Doc<unknown>, hash: string): boolean {
 export function isPart(chunks: readonly Uint8Array[], heads: readonly string[]): boolean {
   const areChanges = chunks.every(chunk => CHANGE_TYPES.includes(chunk[TYPE_AT]!))
   const sums = new Set(areChanges ? chunks.map(checksum) : [])
-  return sums.size > 0 && heads.some(hash => !sums.has(hash.slice(0, 8)))
+  return sums.size > 0 && heads.some(hash => !sums.has(sumOf(hash)))
 }
 
 /** The hashes of those of these changes that the document can take. Not read one by one, as that takes seconds. */
@@ -52,7 +52,7 @@ export function hashesOf(chunks: readonly Uint8Array[], doc: A.Doc<unknown>): st
   const [after] = A.applyChanges(A.clone(doc), [...chunks])
   const sums = new Set(chunks.map(checksum))
   // Others may have waited for these.
-  const hashes = A.getChangesMetaSince(after, A.getHeads(doc)).flatMap(({ hash }) => (sums.has(hash.slice(0, 8)) ? [hash] : []))
+  const hashes = A.getChangesMetaSince(after, A.getHeads(doc)).flatMap(({ hash }) => (sums.has(sumOf(hash)) ? [hash] : []))
   // A whole copy, which would be kept until nobody knows when.
   A.free(after)
   return hashes
@@ -110,11 +110,11 @@ function readLength(bytes: Uint8Array, at: number): [number, number] {
   }
 }
 
-function isChunkOf(hash: string, chunk: Uint8Array): boolean {
-  return checksum(chunk) === hash.slice(0, 8)
+/** The first bytes of a change's hash are the checksum of its chunk. */
+function sumOf(hash: string): string {
+  return hash.slice(0, 8)
 }
 
-/** The first bytes of a change's hash are the checksum of its chunk. */
 function checksum(chunk: Uint8Array): string {
   return [...chunk.subarray(MAGIC.length, CHECKSUM_END)].map(byte => byte.toString(16).padStart(2, "0")).join("")
 }

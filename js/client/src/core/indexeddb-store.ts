@@ -45,7 +45,6 @@ export class IndexedDBStore implements OutboxStore {
   async write({ put, remove, durableHeads, serverId }: OutboxBatch): Promise<void> {
     const database = await this.#open()
     const transaction = database.transaction([CHANGES, DOCUMENTS, META], "readwrite", { durability: "relaxed" })
-    const done = finished(transaction)
     const changes = transaction.objectStore(CHANGES)
     for (const change of put) changes.put({ ...change, order: this.#nextOrder() } satisfies Row)
     for (const { documentId, hash } of remove) changes.delete([documentId, hash])
@@ -55,19 +54,15 @@ export class IndexedDBStore implements OutboxStore {
       else documents.delete(documentId)
     }
     if (serverId !== undefined) transaction.objectStore(META).put(serverId, SERVER_ID)
-    // Nothing here waits for an answer, so from here on the browser finishes it also if this page is killed.
-    transaction.commit?.()
-    await done
+    await committed(transaction)
   }
 
   /** All stores of the database share one log: with the mark, everything before it is on the disk. */
   async sync(): Promise<void> {
     const transaction = (await this.#open()).transaction(SYNCS, "readwrite", { durability: "strict" })
-    const done = finished(transaction)
     // A transaction that writes nothing need not reach the disk.
     transaction.objectStore(SYNCS).put(true, SYNC)
-    transaction.commit?.()
-    await done
+    await committed(transaction)
   }
 
   /** Closes the database. */
@@ -136,7 +131,9 @@ function opened(request: IDBOpenDBRequest): Promise<IDBDatabase> {
   })
 }
 
-function finished(transaction: IDBTransaction): Promise<void> {
+/** Nothing waits for an answer within it, so from here on the browser finishes it also if this page is killed. */
+function committed(transaction: IDBTransaction): Promise<void> {
+  transaction.commit?.()
   return new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve()
     transaction.onabort = () => reject(transaction.error ?? new Error("the browser aborted the write to the outbox"))

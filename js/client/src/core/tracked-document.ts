@@ -91,9 +91,10 @@ export class TrackedDocument {
 
   /** What the server sends in parts has no heads that are known here before the last of them. */
   #markPart(heads: readonly string[], changes: readonly Uint8Array[]): void {
+    const unknown = heads.filter(hash => !this.#isHere(hash))
+    if (unknown.length === 0) return
     try {
       const chunks = changes.flatMap(splitChunks)
-      const unknown = heads.filter(hash => !this.#isHere(hash))
       if (isPart(chunks, unknown)) this.markDurable(hashesOf(chunks, this.#doc ?? A.init()))
     } catch (error) {
       console.warn(`highwater: could not read what the server has sent of ${this.documentId}:`, error)
