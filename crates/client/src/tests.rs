@@ -48,6 +48,11 @@ async fn client_on(line: &Line, builder: Builder) -> Client {
     builder.connect_with(Arc::new(line.clone()), Random::new(1)).await.expect("a client")
 }
 
+/// A client with this outbox.
+async fn client_with(line: &Line, outbox: &MemoryOutbox) -> Client {
+    client_on(line, builder().outbox_store(outbox.clone())).await
+}
+
 /// A client of this server, on a line of its own.
 async fn client(server: &FakeServer) -> (Client, Line) {
     let line = server.line();

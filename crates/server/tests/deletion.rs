@@ -13,20 +13,10 @@ use futures::{SinkExt, StreamExt};
 use highwater_core::wire::Body;
 use highwater_core::{ChangeHash, DocumentId};
 use highwater_server::Config;
-use highwater_storage::{FaultyStore, MemoryStore, Pace, SqliteStore, Store};
+use highwater_storage::{FaultyStore, Pace, SqliteStore, Store};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-
-const JSON: (&str, &str) = ("content-type", "application/json");
-
-fn path(id: DocumentId) -> String {
-    format!("/v1/docs/{id}")
-}
-
-async fn memory_server() -> TestServer {
-    TestServer::start(config(), always(Arc::new(MemoryStore::new()))).await
-}
 
 /// A client that has the document with a change in it, which is durable.
 async fn with_document(server: &TestServer, id: DocumentId) -> Client {

@@ -15,20 +15,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-async fn server_on(store: &FaultyStore) -> TestServer {
-    TestServer::start(config(), always(Arc::new(store.clone()))).await
-}
-
-/// Waits until the server has asked the store for something.
-async fn in_flight(store: &FaultyStore) {
-    patiently(async {
-        while store.in_flight() == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-}
-
 /// A client that has sent its first change, which is on its way to disk.
 async fn uploading(server: &TestServer, store: &FaultyStore) -> Client {
     let mut client = Client::open(server, "a", document(1)).await;

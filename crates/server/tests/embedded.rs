@@ -30,16 +30,6 @@ async fn application(embedded: &Embedded) -> TestServer {
     TestServer::of_application(own, "/documents/v1/sync").await
 }
 
-/// Waits until the store has been asked for something that is not done.
-async fn in_flight(store: &FaultyStore) {
-    patiently(async {
-        while store.in_flight() == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-}
-
 fn merge(value: serde_json::Value) -> Edit {
     Edit::merge_patch(value.to_string().as_bytes()).unwrap()
 }

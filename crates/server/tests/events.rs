@@ -7,13 +7,10 @@ use std::sync::Arc;
 use automerge::AutoCommit;
 use common::*;
 use highwater_core::DocumentId;
-use highwater_storage::{FaultyStore, MemoryStore, Pace};
+use highwater_storage::{FaultyStore, Pace};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-const JSON: (&str, &str) = ("content-type", "application/json");
-const PATCH: (&str, &str) = ("content-type", "application/json-patch+json");
 
 /// An event as it came.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,18 +92,10 @@ impl Events {
     }
 }
 
-fn path(id: DocumentId) -> String {
-    format!("/v1/docs/{id}")
-}
-
-async fn memory_server() -> TestServer {
-    TestServer::start(config(), always(Arc::new(MemoryStore::new()))).await
-}
-
 impl TestServer {
     /// Makes the document this; returns its heads.
-    async fn put(&self, id: DocumentId, value: Value) -> Value {
-        let answer = self.http("PUT", &path(id), &[JSON], value.to_string().as_bytes()).await;
+    async fn set(&self, id: DocumentId, value: Value) -> Value {
+        let answer = self.put(id, value).await;
         assert!(answer.status < 300, "{answer:?}");
         answer.json()["heads"].clone()
     }
@@ -117,12 +106,12 @@ async fn who_follows_a_document_is_told_its_heads_until_it_is_deleted() {
     let server = memory_server().await;
     let id = document(1);
     assert_eq!(server.http("GET", &format!("{}/events", path(id)), &[], b"").await.status, 404);
-    let first = server.put(id, json!({ "n": 1 })).await;
+    let first = server.set(id, json!({ "n": 1 })).await;
     let mut events = Events::open(&server, &format!("{}/events", path(id)), None).await;
     let event = events.next().await;
     assert_eq!((&*event.name, event.id.as_deref()), ("heads", first[0].as_str()));
     assert_eq!(event.data, json!({ "document": id.to_string(), "heads": first }));
-    let second = server.put(id, json!({ "n": 2 })).await;
+    let second = server.set(id, json!({ "n": 2 })).await;
     assert_eq!(events.next().await.data["heads"], second);
     // Somebody else's change, from a socket.
     let mut client = Client::open(&server, "client", id).await;
@@ -136,7 +125,7 @@ async fn who_follows_a_document_is_told_its_heads_until_it_is_deleted() {
     let mut known = Events::open(&server, &format!("{}/events", path(id)), third[0].as_str()).await;
     let mut knew = Events::open(&server, &format!("{}/events", path(id)), second[0].as_str()).await;
     assert_eq!(knew.next().await.data["heads"], third);
-    let fourth = server.put(id, json!({ "n": 4 })).await;
+    let fourth = server.set(id, json!({ "n": 4 })).await;
     assert_eq!(known.next().await.data["heads"], fourth);
     server.http("DELETE", &path(id), &[], b"").await.ok(204);
     assert_eq!(known.next().await.name, "deleted");
@@ -148,7 +137,7 @@ async fn who_follows_a_document_is_told_its_heads_until_it_is_deleted() {
 async fn patches_lead_from_what_was_told_to_what_is() {
     let server = memory_server().await;
     let id = document(1);
-    server.put(id, json!({ "text": "" })).await;
+    server.set(id, json!({ "text": "" })).await;
     let mut events = Events::open(&server, &format!("{}/events?patches=true", path(id)), None).await;
     let mut text: Vec<char> = Vec::new();
     let mut told = json!([]);
@@ -180,7 +169,7 @@ async fn patches_lead_from_what_was_told_to_what_is() {
     assert!(count <= 27, "{count}");
     assert_eq!(text.iter().collect::<String>(), wanted);
     // Patches that are too large are not told.
-    server.put(id, json!({ "large": { "$string": "x".repeat(2 << 20) } })).await;
+    server.set(id, json!({ "large": { "$string": "x".repeat(2 << 20) } })).await;
     let event = events.next().await;
     assert_eq!((&event.data["from"], &event.data["patches"]), (&told, &Value::Null));
     // Heads that are not known here.
@@ -195,7 +184,7 @@ async fn nothing_is_told_before_it_is_durable() {
     let store = FaultyStore::new(Pace::Immediate);
     let server = TestServer::start(config(), always(Arc::new(store.clone()))).await;
     let id = document(1);
-    let first = server.put(id, json!({ "n": 1 })).await;
+    let first = server.set(id, json!({ "n": 1 })).await;
     let mut client = Client::open(&server, "client", id).await;
     client.until("n", 1).await;
     let mut events = Events::open(&server, &format!("{}/events", path(id)), first[0].as_str()).await;
@@ -236,7 +225,7 @@ async fn nothing_is_told_before_it_is_durable() {
 async fn the_feed_tells_of_all_documents_in_order_and_goes_on_where_it_was_left() {
     let server = memory_server().await;
     for n in 1..=5 {
-        server.put(document(n), json!({ "n": n })).await;
+        server.set(document(n), json!({ "n": n })).await;
     }
     let mut feed = Events::open(&server, "/v1/events?after=0", None).await;
     let start = feed.next().await;
@@ -252,7 +241,7 @@ async fn the_feed_tells_of_all_documents_in_order_and_goes_on_where_it_was_left(
         last = event.id.unwrap();
     }
     drop(feed);
-    let second = server.put(document(2), json!({ "n": 20 })).await;
+    let second = server.set(document(2), json!({ "n": 20 })).await;
     server.http("DELETE", &path(document(4)), &[], b"").await.ok(204);
     let mut feed = Events::open(&server, "/v1/events", Some(&last)).await;
     assert_eq!(feed.next().await.data["changed"].to_string(), last);
@@ -264,7 +253,7 @@ async fn the_feed_tells_of_all_documents_in_order_and_goes_on_where_it_was_left(
     // Without a place to begin, what happens from now on.
     let mut now = Events::open(&server, "/v1/events", None).await;
     assert_eq!(now.next().await.id, event.id);
-    server.put(document(9), json!({})).await;
+    server.set(document(9), json!({})).await;
     assert_eq!(now.next().await.data["document"], document(9).to_string());
     assert_eq!(feed.next().await.data["document"], document(9).to_string());
     // A number of another server: all is told.
@@ -279,7 +268,7 @@ async fn the_feed_tells_of_all_documents_in_order_and_goes_on_where_it_was_left(
 async fn a_reader_that_does_not_read_is_told_less_often_and_misses_nothing() {
     let server = memory_server().await;
     let id = document(1);
-    server.put(id, json!({ "n": 0 })).await;
+    server.set(id, json!({ "n": 0 })).await;
     let mut client = Client::with(&server, "client", id, AutoCommit::new()).await;
     client.until("n", 0).await;
     let mut events = Events::open(&server, &format!("{}/events", path(id)), None).await;
@@ -300,7 +289,7 @@ async fn a_reader_that_does_not_read_is_told_less_often_and_misses_nothing() {
 async fn a_server_that_goes_away_ends_the_streams() {
     let mut server = memory_server().await;
     let id = document(1);
-    server.put(id, json!({ "n": 0 })).await;
+    server.set(id, json!({ "n": 0 })).await;
     let mut events = Events::open(&server, &format!("{}/events", path(id)), None).await;
     let mut feed = Events::open(&server, "/v1/events", None).await;
     events.next().await;
@@ -322,7 +311,7 @@ async fn streams_are_bounded_and_places_are_given_back() {
     assert_eq!((refused.status, refused.code()), (503, "too_many_streams".to_owned()));
     assert_eq!(refused.json()["retryable"], true);
     streams.clear();
-    server.put(document(1), json!({})).await;
+    server.set(document(1), json!({})).await;
     patiently(async {
         loop {
             let mut stream = TcpStream::connect(server.address).await.unwrap();

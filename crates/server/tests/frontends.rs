@@ -22,10 +22,6 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-async fn memory_server() -> TestServer {
-    TestServer::start(config(), always(Arc::new(MemoryStore::new()))).await
-}
-
 /// A request with a body: the status, the head, and the body as JSON.
 async fn post(server: &TestServer, path: &str, headers: &str, body: &[u8]) -> (u16, String, Value) {
     let mut stream = TcpStream::connect(server.address).await.unwrap();

@@ -12,10 +12,6 @@ use highwater_server::Config;
 use highwater_storage::{MemoryStore, SqliteStore, Store};
 use std::time::Duration;
 
-async fn memory_server() -> TestServer {
-    TestServer::start(config(), always(Arc::new(MemoryStore::new()))).await
-}
-
 #[tokio::test]
 async fn two_clients_come_together_and_a_late_one_gets_all() {
     let server = memory_server().await;

@@ -168,21 +168,35 @@ describe("sending", () => {
   })
 })
 
+/** These of the clients' messages do not reach the server. Returns its own undo. */
+function lose(server: FakeServer, isLost: (message: any) => boolean): () => void {
+  const receive = server.receive.bind(server)
+  server.receive = (socket, data) => {
+    if (!isLost(cbor.decode<any>(data as Uint8Array))) receive(socket, data)
+  }
+  return () => (server.receive = receive)
+}
+
+const isSync = ({ type }: any) => type === "sync"
+
+/** A client that may post, with a document that is saved. */
+async function poster(fetch?: () => Promise<never>) {
+  useFakeTime()
+  const server = new FakeServer()
+  const line = server.line()
+  const { adapter, repo } = participant(server, { line, more: { fetch: fetch ?? server.fetch(line) } })
+  const handle = repo.create<any>({ n: 0 })
+  await pass(500)
+  return { server, adapter, handle }
+}
+
 describe("a change that the server goes on lacking", () => {
   it("is posted, whatever the sync protocol takes it for", async () => {
-    useFakeTime()
-    const server = new FakeServer()
-    const line = server.line()
-    const { adapter, repo } = participant(server, { line, more: { fetch: server.fetch(line) } })
-    const handle = repo.create<any>({ n: 0 })
-    await pass(500)
-    const receive = server.receive.bind(server)
-    server.receive = (socket, data) => {
-      if (cbor.decode<any>(data as Uint8Array).type !== "sync") receive(socket, data)
-    }
+    const { server, adapter, handle } = await poster()
+    const restore = lose(server, isSync)
     handle.change(doc => (doc.n = 1))
     await pass(1000)
-    server.receive = receive
+    restore()
     await pass(60_000)
     expect(server.requests).toHaveLength(1)
     expect(adapter.saveStatus(handle).state).toBe("saved")
@@ -203,11 +217,7 @@ describe("a post of what the server goes on lacking", () => {
     await pass(500)
     const theirs = await finding
     const busy = setInterval(() => theirs.change(doc => (doc.n += 1)), 1000)
-    const receive = server.receive.bind(server)
-    server.receive = (socket, data) => {
-      const { type, documentId } = cbor.decode<any>(data as Uint8Array)
-      if (type !== "sync" || documentId !== handle.documentId) receive(socket, data)
-    }
+    lose(server, message => isSync(message) && message.documentId === handle.documentId)
     handle.change(doc => (doc.n = 1))
     await pass(60_000)
     clearInterval(busy)
@@ -215,23 +225,13 @@ describe("a post of what the server goes on lacking", () => {
     for (const one of [adapter, other.adapter]) one.disconnect()
   })
 
-
   it("is not made again while one is on its way", async () => {
-    useFakeTime()
-    const server = new FakeServer()
-    const line = server.line()
     let posted = 0
-    const fetch = () => {
+    const { server, adapter, handle } = await poster(() => {
       posted += 1
       return new Promise<never>(() => {})
-    }
-    const { adapter, repo } = participant(server, { line, more: { fetch } })
-    const handle = repo.create<any>({ n: 0 })
-    await pass(500)
-    const receive = server.receive.bind(server)
-    server.receive = (socket, data) => {
-      if (cbor.decode<any>(data as Uint8Array).type !== "sync") receive(socket, data)
-    }
+    })
+    lose(server, isSync)
     handle.change(doc => (doc.n = 1))
     await pass(100_000)
     expect(posted).toBe(1)
@@ -242,16 +242,8 @@ describe("a post of what the server goes on lacking", () => {
   })
 
   it("has one change at least, however large", async () => {
-    useFakeTime()
-    const server = new FakeServer()
-    const line = server.line()
-    const { adapter, repo } = participant(server, { line, more: { fetch: server.fetch(line) } })
-    const handle = repo.create<any>({ n: 0 })
-    await pass(500)
-    const receive = server.receive.bind(server)
-    server.receive = (socket, data) => {
-      if (cbor.decode<any>(data as Uint8Array).type !== "sync") receive(socket, data)
-    }
+    const { server, adapter, handle } = await poster()
+    lose(server, isSync)
     handle.change(doc => (doc.bytes = new Uint8Array(randomBytes(1024 * 1024 + 1))))
     handle.change(doc => (doc.n = 1))
     await pass(60_000)
@@ -273,13 +265,11 @@ describe("changes of several documents that the server goes on lacking", () => {
     handles[0]!.change(doc => (doc.n = 1), { message: "bad" })
     await pass(100)
     expect(adapter.saveStatus(handles[0]).state).toBe("rejected")
-    const receive = server.receive.bind(server)
     let asked = 0
-    server.receive = (socket, data) => {
-      const { type } = cbor.decode<any>(data as Uint8Array)
-      if (type === "highwater-have") asked += 1
-      if (type !== "sync") receive(socket, data)
-    }
+    lose(server, message => {
+      if (message.type === "highwater-have") asked += 1
+      return isSync(message)
+    })
     for (const handle of handles.slice(1)) handle.change(doc => (doc.n = 1))
     await pass(1000)
     return { adapter, handles, asked: () => asked }

@@ -34,6 +34,17 @@ async function leftBehind(server: FakeServer, outbox: MemoryStore): Promise<DocH
   return handle
 }
 
+/** A first session, with an outbox and storage, and a document of it that is saved. */
+async function savedSession() {
+  useFakeTime()
+  const server = new FakeServer()
+  const [outbox, storage] = [new MemoryStore(), new MemoryStorage()]
+  const first = participant(server, { outbox, repo: { storage } })
+  const handle = first.repo.create<any>({ n: 0 })
+  await pass(3000)
+  return { server, outbox, storage, first, handle }
+}
+
 describe("whenSaved", () => {
   it("of a document that was loaded waits until the server has all of it", async () => {
     useFakeTime()
@@ -89,12 +100,7 @@ describe("whenSaved", () => {
 })
 
 it("an error of a document that was opened on a connection lists what was never durable, and not all of it", async () => {
-  useFakeTime()
-  const server = new FakeServer()
-  const [outbox, storage] = [new MemoryStore(), new MemoryStorage()]
-  const first = participant(server, { outbox, repo: { storage } })
-  const handle = first.repo.create<any>({ n: 0 })
-  await pass(3000)
+  const { server, outbox, storage, first, handle } = await savedSession()
   first.line.cut()
   handle.change(doc => (doc.n = 1))
   await pass(300)
@@ -182,12 +188,7 @@ describe("a document that is read again from storage that is behind", () => {
 
 describe("what was durable on another server", () => {
   it("is not saved in a later session that opens the document offline", async () => {
-    useFakeTime()
-    const server = new FakeServer()
-    const [outbox, storage] = [new MemoryStore(), new MemoryStorage()]
-    const first = participant(server, { outbox, repo: { storage } })
-    const handle = first.repo.create<any>({ n: 0 })
-    await pass(3000)
+    const { server, outbox, storage, first, handle } = await savedSession()
     expect(outbox.durableHeads.size).toBe(1)
     first.adapter.disconnect()
     server.replace()
@@ -492,12 +493,7 @@ describe("a document that was deleted on the server", () => {
   })
 
   it("is rejected when a later session opens it", async () => {
-    useFakeTime()
-    const server = new FakeServer()
-    const [outbox, storage] = [new MemoryStore(), new MemoryStorage()]
-    const first = participant(server, { outbox, repo: { storage } })
-    const handle = first.repo.create<any>({ n: 0 })
-    await pass(3000)
+    const { server, outbox, storage, first, handle } = await savedSession()
     first.adapter.disconnect()
     server.delete(handle.documentId)
     const { adapter, repo } = participant(server, { outbox, repo: { storage } })
@@ -510,16 +506,11 @@ describe("a document that was deleted on the server", () => {
   })
 
   it("is not called saved by a later session that opens it offline", async () => {
-    useFakeTime()
-    const server = new FakeServer()
-    const [outbox, storage] = [new MemoryStore(), new MemoryStorage()]
-    const { adapter, repo } = participant(server, { outbox, repo: { storage } })
-    const handle = repo.create<any>({ n: 0 })
-    await pass(3000)
+    const { server, outbox, storage, first, handle } = await savedSession()
     expect(outbox.durableHeads.size).toBe(1)
     server.delete(handle.documentId)
     await pass(1000)
-    adapter.disconnect()
+    first.adapter.disconnect()
     const line = server.line()
     line.mode = "silent"
     const later = participant(server, { outbox, repo: { storage }, line })

@@ -225,7 +225,7 @@ fn whoever_waits_is_told_when_the_client_is_disconnected() {
 fn it_ends_within_one_timeout_and_not_two_if_the_outbox_is_slow() {
     run(async {
         let (server, outbox) = (FakeServer::new(), MemoryOutbox::default());
-        let client = client_on(&server.line(), builder().outbox_store(outbox.clone())).await;
+        let client = client_with(&server.line(), &outbox).await;
         let document = client.create().unwrap();
         set(&document, "n", 0);
         document.wait_durable(SECOND).await.unwrap();

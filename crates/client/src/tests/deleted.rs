@@ -90,7 +90,7 @@ fn what_an_earlier_session_left_of_it_is_reported_and_kept_and_not_sent_again_an
     run(async {
         let (server, outbox) = (FakeServer::new(), MemoryOutbox::default());
         let line = server.line();
-        let client = client_on(&line, builder().outbox_store(outbox.clone())).await;
+        let client = client_with(&line, &outbox).await;
         let document = client.create().unwrap();
         set(&document, "n", 1);
         document.wait_durable(SECOND).await.unwrap();
@@ -99,7 +99,7 @@ fn what_an_earlier_session_left_of_it_is_reported_and_kept_and_not_sent_again_an
         client.disconnect().await;
         server.delete(document.id());
 
-        let next = client_on(&server.line(), builder().outbox_store(outbox.clone())).await;
+        let next = client_with(&server.line(), &outbox).await;
         check_deleted(&next.close(3600 * SECOND).await.unwrap_err(), document.id(), &hashes);
         assert_eq!(next.save_status().state, SaveState::Rejected);
         pass(1000).await;

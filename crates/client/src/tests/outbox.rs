@@ -3,10 +3,6 @@
 use super::*;
 use crate::{ChangeError, SaveState, UnsavedReason};
 
-async fn client_with(line: &Line, outbox: &MemoryOutbox) -> Client {
-    client_on(line, builder().outbox_store(outbox.clone())).await
-}
-
 /// A session that ends offline: a document that is saved, and a change of another one that is not.
 async fn leave(server: &FakeServer, outbox: &MemoryOutbox) -> (DocumentId, DocumentId, ChangeHash) {
     let line = server.line();

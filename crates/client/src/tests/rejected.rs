@@ -114,7 +114,7 @@ fn it_says_what_was_refused_and_does_not_wait_for_it() {
 fn what_is_discarded_is_handed_back_and_gone_and_the_document_goes_on_without_it() {
     run(async {
         let (server, outbox) = (FakeServer::new(), MemoryOutbox::default());
-        let client = client_on(&server.line(), builder().outbox_store(outbox.clone())).await;
+        let client = client_with(&server.line(), &outbox).await;
         let document = client.create().unwrap();
         set(&document, "n", 1);
         document.wait_durable(SECOND).await.unwrap();
@@ -192,7 +192,7 @@ fn what_is_left_of_a_deleted_document_can_be_discarded_by_a_later_session() {
     run(async {
         let (server, outbox) = (FakeServer::new(), MemoryOutbox::default());
         let line = server.line();
-        let first = client_on(&line, builder().outbox_store(outbox.clone())).await;
+        let first = client_with(&line, &outbox).await;
         let document = first.create().unwrap();
         set(&document, "n", 1);
         document.wait_durable(SECOND).await.unwrap();
@@ -201,7 +201,7 @@ fn what_is_left_of_a_deleted_document_can_be_discarded_by_a_later_session() {
         first.disconnect().await;
         server.delete(document.id());
 
-        let next = client_on(&server.line(), builder().outbox_store(outbox.clone())).await;
+        let next = client_with(&server.line(), &outbox).await;
         let error = next.close(60 * SECOND).await.unwrap_err();
         let left = next.document(error.documents[0].document).unwrap();
         let discarded = left.discard_rejected().unwrap();

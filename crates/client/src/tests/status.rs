@@ -32,7 +32,7 @@ fn it_is_saved_on_device_offline_once_the_outbox_has_it_and_not_saved_if_the_out
     run(async {
         let server = FakeServer::new();
         let (line, outbox) = (server.line(), MemoryOutbox::default());
-        let client = client_on(&line, builder().outbox_store(outbox.clone())).await;
+        let client = client_with(&line, &outbox).await;
         line.cut();
         outbox.set(|how| how.write_ms = 10);
         let document = client.create().unwrap();
@@ -113,7 +113,7 @@ fn what_a_server_lost_from_its_storage_is_owed_again() {
     run(async {
         let server = FakeServer::new();
         let (line, outbox) = (server.line(), MemoryOutbox::default());
-        let client = client_on(&line, builder().outbox_store(outbox.clone())).await;
+        let client = client_with(&line, &outbox).await;
         let document = client.create().unwrap();
         let first = set(&document, "n", 1);
         document.wait_durable(SECOND).await.unwrap();

@@ -14,7 +14,8 @@ use futures::{SinkExt, StreamExt};
 use highwater_core::wire::{Body, EXTENSION_VERSION, Message, PeerMetadata};
 use highwater_core::{DocumentId, PeerId};
 use highwater_server::{Config, OpenStore, Server, ServerError};
-use highwater_storage::Store;
+use highwater_storage::{FaultyStore, MemoryStore, Store};
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -24,6 +25,11 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// Nothing here takes longer unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const JSON: (&str, &str) = ("content-type", "application/json");
+pub const PATCH: (&str, &str) = ("content-type", "application/json-patch+json");
+pub const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
+pub const AUTOMERGE: (&str, &str) = ("content-type", "application/vnd.automerge");
 
 pub struct TestServer {
     pub address: SocketAddr,
@@ -39,6 +45,21 @@ pub fn config() -> Config {
 
 pub fn always(store: Arc<dyn Store>) -> OpenStore {
     Arc::new(move || Ok(store.clone()))
+}
+
+/// A server with an empty store in memory.
+pub async fn memory_server() -> TestServer {
+    TestServer::start(config(), always(Arc::new(MemoryStore::new()))).await
+}
+
+/// A server on this store.
+pub async fn server_on(store: &FaultyStore) -> TestServer {
+    TestServer::start(config(), always(Arc::new(store.clone()))).await
+}
+
+/// Where a document is, over HTTP.
+pub fn path(id: DocumentId) -> String {
+    format!("/v1/docs/{id}")
 }
 
 impl TestServer {
@@ -178,8 +199,43 @@ impl Answer {
     }
 }
 
+/// The documents API.
+impl TestServer {
+    pub async fn put(&self, id: DocumentId, value: Value) -> Answer {
+        self.http("PUT", &path(id), &[JSON], value.to_string().as_bytes()).await
+    }
+
+    pub async fn patch(&self, id: DocumentId, headers: &[(&str, &str)], patch: Value) -> Answer {
+        let headers = [&[PATCH], headers].concat();
+        self.http("PATCH", &path(id), &headers, patch.to_string().as_bytes()).await
+    }
+
+    pub async fn read(&self, id: DocumentId) -> Answer {
+        self.http("GET", &path(id), &[], b"").await
+    }
+
+    pub async fn value(&self, id: DocumentId) -> Value {
+        self.read(id).await.ok(200).json()
+    }
+}
+
 pub async fn patiently<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("an answer in time")
+}
+
+/// Waits until something is so.
+pub async fn until(is_so: impl Fn() -> bool) {
+    patiently(async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Waits until the store has been asked for writes that are not done.
+pub async fn in_flight(store: &FaultyStore) {
+    until(|| store.in_flight() > 0).await;
 }
 
 pub struct Socket {
